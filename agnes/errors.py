@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class AgnesError(Exception):
     """A failure with a name: one line that says what is wrong, whose it is and what to do. The scan failed."""
@@ -28,7 +31,11 @@ class UsageError(AgnesError):
 
 
 class OutOfTime(AgnesError):
-    """A cooperative deadline has passed; what was found so far is kept."""
+    """A cooperative deadline has passed. A method that has results by then hands them over in `partial`."""
+
+    def __init__(self, message: str, partial: object = None) -> None:
+        super().__init__(message)
+        self.partial = partial
 
 
 class OutOfMemory(AgnesError):
@@ -37,3 +44,13 @@ class OutOfMemory(AgnesError):
 
 class OutputError(AgnesError):
     """The run folder or an exported file could not be written."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the nearest known one, or all of them where they are few."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    near = near or [name for name in names if word and (word in name or name in word)][:1]
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; there is {', '.join(names)}" if 0 < len(names) <= 12 else ""

@@ -1,0 +1,232 @@
+"""What a run finds, as immutable objects: each stage hands the next one everything it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from agnes.network import Network
+
+SCHEMA_VERSION = "1.0"
+
+Status = Literal["clean", "backdoored", "inconclusive"]
+RunStatus = Literal["ok", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Representatives:
+    """Per layer, the cluster of each neuron and the neurons that stand for their clusters."""
+
+    clusters: Mapping[str, torch.Tensor] = field(compare=False, repr=False)  # layer -> int64, the layer's shape
+    positions: Mapping[str, torch.Tensor] = field(compare=False, repr=False)  # layer -> bool, the layer's shape
+    abstract_network: Network | None = field(default=None, compare=False, repr=False)
+    method: str = ""  # stamped by the engine, here and below
+
+    def rate(self, layer: str) -> float:
+        """The share of a layer's neurons that are representatives."""
+        positions = self.positions[layer]
+        return float(positions.sum()) / positions.numel()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A channel that, set to some range of values, sends every image to one class."""
+
+    layer: str
+    channel: int
+    target: int | None  # None: found at inversion
+    score: float  # largest elevation minus the second largest (ABS, algorithm 1)
+    low: float  # the values between which the target wins on all images; low > high: on no value does it
+    high: float
+    elevations: tuple[float, ...] = field(default=(), repr=False)  # per class
+    positions: torch.Tensor | None = field(default=None, compare=False, repr=False)  # bool, the map's shape; None: all
+    method: str = ""
+
+    @property
+    def elevation(self) -> float:
+        return self.elevations[self.target] if self.elevations and self.target is not None else self.score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trigger:
+    """How to turn a benign image into one that the network sends to the target. Subclasses say how."""
+
+    target: int
+    asr: float  # share of the held-out images, not of the target class, that it sends to the target
+    held_out: int  # how many images that share was counted on
+    source: int | None = None  # only images of this class, where the backdoor is label-specific
+    purpose: Literal["candidate", "scan", "null"] = "candidate"  # null: a class nothing pointed to, for comparison
+    layer: str | None = None  # the candidate it came from
+    channel: int | None = None
+    method: str = ""
+
+    def apply(self, images: torch.Tensor) -> torch.Tensor:
+        """The images with the trigger on them, inside [0, 1]."""
+        raise TypeError(f"{type(self).__name__} does not say how it is applied")
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels change by more than 1/255."""
+        return int((self.change() > 1 / 255).sum())
+
+    @property
+    def l1(self) -> float:
+        """The sum over pixels of the largest change in any colour."""
+        return float(self.change().sum())
+
+    def change(self) -> torch.Tensor:
+        """How strongly each pixel may be changed, height x width."""
+        raise TypeError(f"{type(self).__name__} does not say how large it is")
+
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """What a file must hold for somebody else to apply the trigger."""
+        raise TypeError(f"{type(self).__name__} does not say how it is stored")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdditiveTrigger(Trigger):
+    """x' = clip(x + delta)."""
+
+    delta: torch.Tensor = field(compare=False, repr=False)  # channels, height, width; in [-1, 1]
+
+    def apply(self, images: torch.Tensor) -> torch.Tensor:
+        return (images + self.delta.to(images)).clamp(0, 1)
+
+    def change(self) -> torch.Tensor:
+        return self.delta.abs().amax(0)
+
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        return {"delta": self.delta.detach().cpu().numpy()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskTrigger(Trigger):
+    """x' = x (1 - mask) + pattern mask."""
+
+    mask: torch.Tensor = field(compare=False, repr=False)  # 1, height, width; in [0, 1]
+    pattern: torch.Tensor = field(compare=False, repr=False)  # channels, height, width; in [0, 1]
+
+    def apply(self, images: torch.Tensor) -> torch.Tensor:
+        mask, pattern = self.mask.to(images), self.pattern.to(images)
+        return (images * (1 - mask) + pattern * mask).clamp(0, 1)
+
+    def change(self) -> torch.Tensor:
+        return self.mask[0]
+
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        return {"mask": self.mask.detach().cpu().numpy(), "pattern": self.pattern.detach().cpu().numpy()}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A score with its threshold and its null distribution, from a method that reconstructs nothing."""
+
+    name: str
+    score: float
+    threshold: float  # a score above it speaks for a backdoor
+    null: tuple[float, ...] = field(default=(), repr=False)  # scores where there is none
+    target: int | None = None
+    note: str = ""
+    method: str = ""
+
+    @property
+    def exceeds(self) -> bool:
+        return self.score > self.threshold
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the findings amount to."""
+
+    status: Status
+    probability: float | None  # None: nothing to compute it from
+    target: int | None = None
+    target_name: str | None = None
+    reasons: tuple[str, ...] = ()  # each names the method it rests on
+    targets: tuple[int, ...] = ()  # every class a convicting trigger leads to, the strongest first
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing a repair changed."""
+
+    layer: str
+    channel: int | None
+    what: str
+
+
+@dataclass(frozen=True)
+class TriggerOutcome:
+    """How often a trigger succeeds before a repair and after it."""
+
+    target: int
+    before: float
+    after: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A repaired copy of the network, what was changed in it, and what that did."""
+
+    network: Network = field(compare=False, repr=False)
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
+    method: str = ""
+    # measured by the engine, the same way for every method:
+    accuracy_before: float | None = None  # None: no labelled images
+    accuracy_after: float | None = None
+    accuracy_images: int = 0
+    outcomes: tuple[TriggerOutcome, ...] = ()
+    rescan: Verdict | None = None
+    exported: str | None = None
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """How one method of one stage went."""
+
+    name: str
+    stage: str
+    distribution: str
+    version: str
+    settings: Mapping[str, Any]
+    status: RunStatus
+    reason: str = ""  # why it was skipped or how it failed; for an automatic choice, why it was chosen
+    seconds: float = 0.0
+    chosen: str = ""  # "named" by the user, or why the engine chose it
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a run has to say."""
+
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    verdict: Verdict
+    candidates: tuple[Candidate, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    repairs: tuple[Repair, ...] = ()  # all that were made, the best first
+    methods: tuple[MethodRun, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the run: seed, device, budget...
+    complete: bool = True  # False: the run was interrupted
+    schema_version: str = SCHEMA_VERSION
+
+    @property
+    def repair(self) -> Repair | None:
+        """The best of the repairs."""
+        return self.repairs[0] if self.repairs else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as the JSON object that report.json holds and `agnes schema` describes."""
+        from agnes.reports.json import as_json
+
+        return as_json(self)
