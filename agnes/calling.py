@@ -1,0 +1,35 @@
+"""Calling one method's hook through pluggy, so that it is given the arguments it names and no others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pluggy
+
+from agnes import hookspecs
+from agnes.registry import BrokenPlugin
+
+
+def manager_with(**plugins: Any) -> pluggy.PluginManager:
+    """A plugin manager that knows the contract and these plugins."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    for name, plugin in plugins.items():
+        try:
+            manager.register(plugin, name)
+        except pluggy.PluginValidationError as error:
+            reason = " ".join(str(error).split())
+            raise BrokenPlugin(f"plugin '{name}' does not keep the contract of agnes.hookspecs: {reason}") from error
+    return manager
+
+
+def call(hook: str, name: str, method: Any, **arguments: Any) -> Any:
+    """What one method's hook returns."""
+    manager = manager_with(**{name: method})
+    caller = getattr(manager.hook, hook)
+    if not caller.get_hookimpls():
+        raise BrokenPlugin(f"plugin '{name}' implements no hook '{hook}'; decorate its method with @agnes.hookimpl")
+    result = caller(**arguments)
+    if isinstance(result, list) and not caller.spec.opts.get("firstresult"):
+        return result[0] if result else None
+    return result

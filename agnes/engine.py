@@ -1,0 +1,241 @@
+"""One run, top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agnes import judging, measuring, selection, settings
+from agnes.backend import Backend, Precision, Progress
+from agnes.calling import manager_with
+from agnes.errors import AgnesError, UsageError
+from agnes.loading import LoadOptions, open_model
+from agnes.registry import Registry
+from agnes.reports import environment, exporting, folder
+from agnes.results import Repair, Report, Representatives, TriggerOutcome, Verdict
+from agnes.samples import Samples, read_samples
+from agnes.selection import Selection
+from agnes.stages import Stages
+
+if TYPE_CHECKING:
+    from agnes.network import Network
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user wants scanned, and how."""
+
+    model: Path
+    data: Path | None = None
+    methods: Sequence[Any] = ()  # names as of `agnes plugins`, or instances
+    only: bool = False  # leave out stages that no named method serves
+    settings: settings.Assignments = field(default_factory=dict)  # typed on the command line or given in Python
+    config: settings.Assignments = field(default_factory=dict)  # from a configuration file; weaker
+    load: LoadOptions = field(default_factory=LoadOptions)
+    output: Path | None = None  # the run folder; None: nothing is written
+    seed: int = 0
+    device: str | None = None
+    precision: Precision = "float32"
+    memory: int | None = None  # bytes
+    time_budget: float | None = None  # seconds
+    block: Sequence[str] = ()
+    reports: Sequence[str] = ()  # reporter plugins
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the detecting stages found in one network."""
+
+    representatives: tuple[Representatives, ...] = ()
+    candidates: tuple[Any, ...] = ()
+    triggers: tuple[Any, ...] = ()
+    evidence: tuple[Any, ...] = ()
+    verdict: Verdict = field(default_factory=lambda: Verdict("inconclusive", None, reasons=("the run was interrupted",)))
+
+
+def run(request: Request, *, progress: Progress | None = None, listeners: Sequence[Any] = ()) -> Report:
+    """Load, abstract, stimulate, invert, diagnose, judge, mitigate, re-scan, report."""
+    started = time.monotonic()
+    registry = Registry.discover(request.block)
+    selection.check_names(registry, request.methods, request.settings, request.config)
+    assigned = settings.merged(request.config, request.settings)
+    events = _events(registry, request, assigned, listeners)
+    backend = Backend.choose(
+        request.device,
+        precision=request.precision,
+        memory=request.memory,
+        seed=request.seed,
+        time_budget=request.time_budget,
+        progress=progress,
+    )
+    with folder.claimed(request.output):
+        events.run_started(request=request, folder=request.output)
+        opened = open_model(request.model, request.load, registry, assigned)
+        network = opened.network.to(backend.device)
+        samples = read(request.data, network, backend)
+        chosen = selection.select(registry, network, request.methods, assigned, request.only)
+        _refuse_unused(request.settings, chosen, registry)
+        stages = Stages(chosen, backend, events, samples, [opened.run])
+        report = _blank(request, backend, opened.facts, samples, registry, chosen)
+        try:
+            found = detect(stages, network)
+            report = _with_findings(report, found)
+            report = replace(report, repairs=mend(stages, network, found))
+            report = _with_exports(report, request, registry, assigned, opened.facts)
+        except KeyboardInterrupt:
+            _finish(_interrupted(report, stages), stages, request, started, events)
+            raise
+        return _finish(report, stages, request, started, events)
+
+
+def detect(stages: Stages, network: Network) -> Findings:
+    """The stages that look for a backdoor, and the verdict."""
+    representatives = stages.abstract(network)
+    candidates = stages.stimulate(network, representatives)
+    triggers = stages.invert(network, candidates)
+    evidence = stages.diagnose(network)
+    verdict = judging.judge(network, triggers, evidence, stages.runs)
+    stages.finished("judging", (verdict,))
+    return Findings(representatives, candidates, triggers, evidence, verdict)
+
+
+def mend(stages: Stages, network: Network, found: Findings) -> tuple[Repair, ...]:
+    """Repair with the triggers that convict, measure before and after, and scan again; the best repair first."""
+    weighed = judging.weigh(network, found.triggers)
+    convicting = tuple(w.trigger for w in weighed if w.convicts)
+    repairs = stages.mitigate(network, convicting, found.candidates)
+    measured = [_measure(stages, network, convicting, repair) for repair in repairs]
+    return tuple(sorted(measured, key=_merit))
+
+
+def _measure(stages: Stages, network: Network, triggers: Sequence[Any], repair: Repair) -> Repair:
+    backend, samples = stages.backend, stages.samples
+    before, images = measuring.accuracy(network, samples, backend)
+    after, _ = measuring.accuracy(repair.network, samples, backend)
+    outcomes = []
+    for trigger in triggers:
+        success, count = measuring.attack_success(network, trigger, samples, backend)
+        left, _ = measuring.attack_success(repair.network, trigger, samples, backend)
+        outcomes.append(TriggerOutcome(trigger.target, success, left, count))
+    again = stages.again()
+    rescan = detect(again, repair.network).verdict
+    stages.timings["rescan"] = stages.timings.get("rescan", 0.0) + sum(again.timings.values())
+    return replace(
+        repair,
+        accuracy_before=before,
+        accuracy_after=after,
+        accuracy_images=images,
+        outcomes=tuple(outcomes),
+        rescan=rescan,
+    )
+
+
+def _merit(repair: Repair) -> tuple[Any, ...]:
+    """What makes a repair better: no backdoor left, then less attack success, then less accuracy lost."""
+    clean = repair.rescan is not None and repair.rescan.status == "clean"
+    success = max((o.after for o in repair.outcomes), default=0.0)
+    lost = (repair.accuracy_before or 0.0) - (repair.accuracy_after or 0.0)
+    return (not clean, round(success, 2), lost)
+
+
+def read(data: Path | None, network: Network, backend: Backend) -> Samples:
+    """The benign images, in the network's size and on its device."""
+    if data is None:
+        raise UsageError("no images were given; AGNES needs benign images, one per class is enough: --data DIR")
+    samples = read_samples(data, input_shape=network.input_shape, class_names=None)
+    samples.check_against(network.input_shape, network.class_count)
+    return samples.to(backend.device)
+
+
+def _events(registry: Registry, request: Request, assigned: settings.Assignments, listeners: Sequence[Any]) -> Any:
+    """The hooks of all that listens to this run."""
+    reporters = {f"listener {i}": listener for i, listener in enumerate(listeners)}
+    for name in request.reports:
+        plugin = registry.named(name, ("reporter",))
+        reporters[name] = settings.build(registry.method(plugin), name, assigned.get(name, {}))
+    return manager_with(**reporters).hook
+
+
+def _refuse_unused(typed: settings.Assignments, chosen: Selection, registry: Registry) -> None:
+    used = {c.name for c in chosen.methods}
+    used |= {p.name for p in registry.plugins if p.stage in ("loader", "exporter", "reporter")}
+    for owner in typed:
+        if owner not in used:
+            raise UsageError(f"{owner} has settings but no part in this run; name it with --plugin {owner}")
+
+
+def _blank(
+    request: Request, backend: Backend, model: Mapping[str, Any], samples: Samples, registry: Registry, chosen: Selection
+) -> Report:
+    return Report(
+        model=model,
+        data=environment.of_samples(samples),
+        verdict=Findings().verdict,
+        environment=environment.describe(backend, registry, chosen),
+        settings={
+            "seed": request.seed,
+            "precision": request.precision,
+            "time_budget": request.time_budget,
+            "only": request.only,
+            "methods": [m if isinstance(m, str) else type(m).__name__ for m in request.methods],
+        },
+    )
+
+
+def _with_findings(report: Report, found: Findings) -> Report:
+    return replace(
+        report,
+        verdict=found.verdict,
+        candidates=found.candidates,
+        triggers=found.triggers,
+        evidence=found.evidence,
+    )
+
+
+def _interrupted(report: Report, stages: Stages) -> Report:
+    """What was found before the user stopped the run."""
+    found = stages.results
+    return replace(
+        report,
+        candidates=found.get("stimulation", ()),
+        triggers=found.get("inversion", ()),
+        evidence=found.get("diagnosis", ()),
+        repairs=(),
+        complete=False,
+    )
+
+
+def _with_exports(
+    report: Report, request: Request, registry: Registry, assigned: settings.Assignments, model: Mapping[str, Any]
+) -> Report:
+    """Write the best repaired network into the run folder."""
+    if request.output is None or report.repair is None:
+        return report
+    path = request.output / f"repaired{exporting.suffix_for(str(model['name']))}"
+    exported = exporting.export(report.repair.network, path, registry, assigned)
+    best = replace(report.repair, exported=exported.name if exported else None)
+    return replace(report, repairs=(best, *report.repairs[1:]))
+
+
+def _finish(report: Report, stages: Stages, request: Request, started: float, events: Any) -> Report:
+    timings = {**stages.timings, "total": time.monotonic() - started}
+    report = replace(report, methods=tuple(stages.runs), timings=timings)
+    report = replace(report, environment=environment.with_peak(report.environment, stages.backend))
+    if request.output is not None:
+        folder.write(report, request.output, stages.samples)
+    events.run_finished(report=report, folder=request.output)
+    return report
+
+
+def exit_code(report: Report) -> int:
+    """0 clean, 1 backdoor found, 3 nothing applicable, 5 inconclusive."""
+    if report.verdict.status == "inconclusive":
+        detecting = [r for r in report.methods if r.stage in judging.DETECTION]
+        return 3 if all(r.status == "skipped" for r in detecting) else 5
+    return {"clean": 0, "backdoored": 1}[report.verdict.status]
+
+
+__all__ = ["AgnesError", "Findings", "Request", "detect", "exit_code", "mend", "run"]

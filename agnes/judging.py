@@ -1,0 +1,148 @@
+"""From triggers and evidence to a verdict.
+
+A trigger that works does not convict by itself: clean networks have small triggers too (ABS, Fig. 16-17). It convicts
+when it works on images it was not made on, is small, and is far smaller than what the same method found for classes
+nothing pointed to. The probability is the normal tail of that comparison; it is not calibrated yet.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agnes.results import Evidence, MethodRun, Trigger, Verdict
+
+if TYPE_CHECKING:
+    from agnes.network import Network
+
+DETECTION = ("abstraction", "stimulation", "inversion", "diagnosis")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where the lines are drawn."""
+
+    asr: float = 0.85  # Koldenhof, table 5.2: ASR_valid
+    share: float = 0.25  # Koldenhof, table 5.2: s_valid, of the image
+    index: float = 2.0  # Neural Cleanse: anomaly index
+    probability: float = 0.95  # ours: after correction for the number of classes compared
+    compared: int = 5  # ours: fewer classes than this give no spread to compare with
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A trigger and how it compares with the others of its method."""
+
+    trigger: Trigger
+    index: float  # how many robust deviations its log size lies below the median
+    probability: float  # that a size so small is no accident, among so many
+    convicts: bool
+
+
+def judge(
+    network: Network,
+    triggers: Sequence[Trigger],
+    evidence: Sequence[Evidence],
+    runs: Sequence[MethodRun],
+    bounds: Bounds | None = None,
+) -> Verdict:
+    """The verdict on a network. A failure never reads as clean."""
+    weighed = weigh(network, triggers, bounds)
+    convicting = [w for w in weighed if w.convicts]
+    if convicting:
+        return _backdoored(network, convicting, evidence)
+    probability = max((w.probability for w in weighed), default=None)
+    exceeding = [e for e in evidence if e.exceeds]
+    doubts = [f"{run.name} failed: {run.reason}" for run in runs if run.status == "failed" and run.stage in DETECTION]
+    doubts += [f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}, and no trigger was found" for e in exceeding]
+    convictable = [run for run in runs if run.stage in ("inversion", "diagnosis") and run.status == "ok"]
+    if not convictable:
+        skipped = [f"{run.name} was skipped: {run.reason}" for run in runs if run.status == "skipped"]
+        doubts += skipped or ["no method that could convict the network has run"]
+    doubts += _uncompared(weighed, bounds or Bounds())
+    if doubts:
+        return Verdict("inconclusive", probability, reasons=tuple(doubts))
+    return Verdict("clean", probability, reasons=tuple(_why_clean(network, convictable, weighed, evidence)))
+
+
+def weigh(network: Network, triggers: Sequence[Trigger], bounds: Bounds | None = None) -> list[Weighed]:
+    """Every trigger against the others of its method, the most suspicious first."""
+    bounds = bounds or Bounds()
+    area = network.input_shape[1] * network.input_shape[2]
+    weighed: list[Weighed] = []
+    for method in {t.method: None for t in triggers}:
+        group = [t for t in triggers if t.method == method]
+        best = {t.target: min((o for o in group if o.target == t.target), key=lambda o: _log_size(o, area, bounds)) for t in group}
+        logs = {target: _log_size(t, area, bounds) for target, t in best.items()}
+        for trigger in group:
+            index = _index(_log_size(trigger, area, bounds), list(logs.values()))
+            probability = 1 - min(1.0, len(logs) * _upper_tail(index)) if len(logs) >= bounds.compared else 0.0
+            works = trigger.asr >= bounds.asr and trigger.held_out > 0 and trigger.l1 <= bounds.share * area
+            convicts = works and index > bounds.index and probability >= bounds.probability
+            weighed.append(Weighed(trigger, index, probability if works else 0.0, convicts))
+    return sorted(weighed, key=lambda w: (not w.convicts, -w.index, w.trigger.target))
+
+
+def _log_size(trigger: Trigger, area: int, bounds: Bounds) -> float:
+    """Log of the size; a trigger that does not work counts as large as the image."""
+    return math.log(max(trigger.l1, 1 / 255) if trigger.asr >= bounds.asr else area)
+
+
+def _index(value: float, values: Sequence[float]) -> float:
+    """The anomaly index on the low side, with the true median and a guard against no spread (Neural Cleanse)."""
+    median = statistics.median(values)
+    spread = statistics.median(abs(v - median) for v in values)
+    return (median - value) / (1.4826 * max(spread, 0.05))  # 0.05: sizes within 5 % count as equal
+
+
+def _upper_tail(index: float) -> float:
+    return 0.5 * math.erfc(index / math.sqrt(2))
+
+
+def _backdoored(network: Network, convicting: Sequence[Weighed], evidence: Sequence[Evidence]) -> Verdict:
+    reasons = []
+    for w in convicting:
+        t = w.trigger
+        reasons.append(
+            f"{t.method}: a trigger of {t.l1:.1f} pixels sends {t.asr:.0%} of {t.held_out} unseen images to "
+            f"{network.class_names[t.target]}; its size lies {w.index:.1f} deviations below that of other classes"
+        )
+    reasons += [f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}" for e in evidence if e.exceeds]
+    targets = tuple(dict.fromkeys(w.trigger.target for w in convicting))
+    best = convicting[0]
+    return Verdict(
+        "backdoored", best.probability, targets[0], network.class_names[targets[0]], tuple(reasons), targets
+    )
+
+
+def _uncompared(weighed: Sequence[Weighed], bounds: Bounds) -> list[str]:
+    """Small working triggers that had too few others to be compared with."""
+    targets = {w.trigger.target for w in weighed}
+    small = [w for w in weighed if w.trigger.asr >= bounds.asr]
+    if not small or len(targets) >= bounds.compared:
+        return []
+    t = min((w.trigger for w in small), key=lambda t: t.l1)
+    return [
+        f"{t.method}: a trigger of {t.l1:.1f} pixels to class {t.target} works, and {len(targets)} classes are too few "
+        "to tell whether that is unusual"
+    ]
+
+
+def _why_clean(
+    network: Network, runs: Sequence[MethodRun], weighed: Sequence[Weighed], evidence: Sequence[Evidence]
+) -> list[str]:
+    reasons = []
+    for run in runs:
+        mine = [w for w in weighed if w.trigger.method == run.name]
+        if mine:
+            w = mine[0]
+            reasons.append(
+                f"{run.name}: of {len(mine)} triggers the most unusual, to {network.class_names[w.trigger.target]}, "
+                f"has success {w.trigger.asr:.0%} and {w.trigger.l1:.1f} pixels, {w.index:.1f} deviations below the median"
+            )
+        elif run.stage == "inversion":
+            reasons.append(f"{run.name}: no trigger was found")
+    return reasons + [f"{e.method}: {e.name} is {e.score:.3g}, within {e.threshold:.3g}" for e in evidence]

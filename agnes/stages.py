@@ -1,0 +1,148 @@
+"""Running the methods of a stage: time shares, needs, failures kept apart, results stamped with their method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agnes.calling import call
+from agnes.errors import AgnesError, OutOfTime
+from agnes.hookspecs import HOOK_OF
+from agnes.results import Candidate, Evidence, MethodRun, Repair, Representatives, Trigger
+from agnes.selection import Chosen, Selection, offered_by, unmet_needs
+
+if TYPE_CHECKING:
+    from agnes.backend import Backend
+    from agnes.network import Network
+    from agnes.samples import Samples
+
+_GIVES: Mapping[str, type] = {
+    "abstraction": Representatives,
+    "stimulation": Candidate,
+    "inversion": Trigger,
+    "diagnosis": Evidence,
+    "mitigation": Repair,
+}
+_SHARE: Mapping[str, float] = {  # of the time left when the stage begins
+    "abstraction": 0.15,
+    "stimulation": 0.3,
+    "inversion": 0.6,
+    "diagnosis": 0.3,
+    "mitigation": 0.4,
+}
+
+
+class Stages:
+    """The methods of one scan, run stage by stage; keeps how each went and what was found."""
+
+    def __init__(
+        self, selection: Selection, backend: Backend, events: Any, samples: Samples, runs: Sequence[MethodRun] = ()
+    ) -> None:
+        self.selection = selection
+        self.backend = backend
+        self.events = events
+        self.samples = samples
+        self.runs: list[MethodRun] = list(runs)
+        self.timings: dict[str, float] = {}
+        self.results: dict[str, tuple[Any, ...]] = {}
+
+    def again(self) -> Stages:
+        """The same methods for a re-scan, heard by nobody."""
+        return Stages(self.selection, self.backend, None, self.samples)
+
+    def abstract(self, network: Network) -> tuple[Representatives, ...]:
+        return self._stage("abstraction", network, [({}, frozenset())])
+
+    def stimulate(self, network: Network, representatives: Sequence[Representatives]) -> tuple[Candidate, ...]:
+        """Candidates of all methods, best first; a method that needs representatives runs once on each kind."""
+        inputs: list[tuple[dict[str, Any], frozenset[str]]] = [
+            ({"representatives": r}, frozenset({"representatives"})) for r in representatives
+        ]
+        found = self._stage("stimulation", network, inputs or [({"representatives": None}, frozenset())])
+        return tuple(sorted(found, key=lambda candidate: -candidate.score))
+
+    def invert(self, network: Network, candidates: Sequence[Candidate]) -> tuple[Trigger, ...]:
+        offered = frozenset({"candidates"}) if candidates else frozenset()
+        return self._stage("inversion", network, [({"candidates": tuple(candidates)}, offered)])
+
+    def diagnose(self, network: Network) -> tuple[Evidence, ...]:
+        return self._stage("diagnosis", network, [({}, frozenset())])
+
+    def mitigate(
+        self, network: Network, triggers: Sequence[Trigger], candidates: Sequence[Candidate]
+    ) -> tuple[Repair, ...]:
+        offered = frozenset({"triggers"} if triggers else ()) | frozenset({"candidates"} if candidates else ())
+        inputs = {"triggers": tuple(triggers), "candidates": tuple(candidates)}
+        return self._stage("mitigation", network, [(inputs, offered)])
+
+    def finished(self, stage: str, results: Sequence[Any]) -> None:
+        """Tell all that listens."""
+        if self.events is not None:
+            runs = [run for run in self.runs if run.stage == stage]
+            self.events.stage_finished(stage=stage, runs=runs, results=results)
+
+    def _stage(
+        self, stage: str, network: Network, inputs: Sequence[tuple[dict[str, Any], frozenset[str]]]
+    ) -> tuple[Any, ...]:
+        """Every method of the stage on every input it may be given."""
+        methods = self.selection.of(stage)
+        if not methods:
+            return ()
+        started = time.monotonic()
+        found: list[Any] = []
+        share = self.backend.remaining() * _SHARE[stage] / len(methods)
+        for chosen in methods:
+            repeat = inputs if "representatives" in chosen.needs else inputs[:1]
+            for given, offered in repeat:
+                run, results = self._method(chosen, network, share / len(repeat), given, offered)
+                self.runs.append(run)
+                found += results
+                self.results[stage] = tuple(found)
+        self.timings[stage] = time.monotonic() - started
+        self.finished(stage, found)
+        return tuple(found)
+
+    def _method(
+        self, chosen: Chosen, network: Network, seconds: float, given: dict[str, Any], offered: frozenset[str]
+    ) -> tuple[MethodRun, list[Any]]:
+        """One method: skipped, failed or done; whatever it raises ends with it."""
+        if chosen.broken:
+            return chosen.run("failed", chosen.broken), []
+        reason = unmet_needs(chosen.needs, offered_by(network, self.samples) | offered)
+        if reason:
+            return chosen.run("skipped", reason), []
+        started = time.monotonic()
+        backend = self.backend.within(seconds)
+        status, reason, results = "ok", "", []
+        try:
+            with backend.computing():
+                results = call(
+                    HOOK_OF[chosen.stage],
+                    chosen.name,
+                    chosen.method,
+                    network=network,
+                    samples=self.samples,
+                    backend=backend,
+                    **given,
+                )
+            results = _checked(chosen, results)
+        except OutOfTime as error:
+            results = _checked(chosen, error.partial) if error.partial is not None else []
+            status, reason = "failed", f"out of time after {len(results)} results: {error}"
+        except AgnesError as error:
+            status, reason = "failed", str(error)
+        except Exception as error:
+            status, reason = "failed", f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        return chosen.run(status, reason, time.monotonic() - started), results
+
+
+def _checked(chosen: Chosen, results: Any) -> list[Any]:
+    """What a method returned, as a list of what its stage gives, each stamped with the method's name."""
+    wanted = _GIVES[chosen.stage]
+    items = [results] if isinstance(results, wanted) else results
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, wanted) for item in items):
+        given = type(results).__name__
+        raise AgnesError(f"{chosen.name} of {chosen.distribution} returned {given}; {chosen.stage} gives {wanted.__name__}")
+    return [replace(item, method=chosen.name) for item in items]
