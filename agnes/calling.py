@@ -7,6 +7,7 @@ from typing import Any
 import pluggy
 
 from agnes import hookspecs
+from agnes.errors import UsageError
 from agnes.registry import BrokenPlugin
 
 
@@ -20,6 +21,8 @@ def manager_with(**plugins: Any) -> pluggy.PluginManager:
         except pluggy.PluginValidationError as error:
             reason = " ".join(str(error).split())
             raise BrokenPlugin(f"plugin '{name}' does not keep the contract of agnes.hookspecs: {reason}") from error
+        except ValueError as error:
+            raise UsageError(f"'{name}' listens already with the same settings; name it once") from error
     return manager
 
 

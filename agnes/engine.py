@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from agnes import judging, measuring, selection, settings
 from agnes.backend import Backend, Precision, Progress
 from agnes.calling import manager_with
-from agnes.errors import AgnesError, UsageError
+from agnes.errors import UsageError
 from agnes.loading import LoadOptions, open_model
 from agnes.registry import Registry
 from agnes.reports import environment, exporting, folder
-from agnes.results import Repair, Report, Representatives, TriggerOutcome, Verdict
+from agnes.results import Candidate, Evidence, Repair, Report, Representatives, Trigger, TriggerOutcome, Verdict
 from agnes.samples import Samples, read_samples
 from agnes.selection import Selection
 from agnes.stages import Stages
@@ -50,9 +50,9 @@ class Findings:
     """What the detecting stages found in one network."""
 
     representatives: tuple[Representatives, ...] = ()
-    candidates: tuple[Any, ...] = ()
-    triggers: tuple[Any, ...] = ()
-    evidence: tuple[Any, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
     verdict: Verdict = field(default_factory=lambda: Verdict("inconclusive", None, reasons=("the run was interrupted",)))
 
 
@@ -76,15 +76,17 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
         opened = open_model(request.model, request.load, registry, assigned)
         network = opened.network.to(backend.device)
         samples = read(request.data, network, backend)
+        network = _named(network, request.load, samples)
         chosen = selection.select(registry, network, request.methods, assigned, request.only)
         _refuse_unused(request.settings, chosen, registry)
         stages = Stages(chosen, backend, events, samples, [opened.run])
-        report = _blank(request, backend, opened.facts, samples, registry, chosen)
+        model = {**opened.facts, "class_names": list(network.class_names)}
+        report = _blank(request, backend, model, samples, registry, chosen)
         try:
             found = detect(stages, network)
             report = _with_findings(report, found)
             report = replace(report, repairs=mend(stages, network, found))
-            report = _with_exports(report, request, registry, assigned, opened.facts)
+            report = _with_exports(report, request, registry, assigned)
         except KeyboardInterrupt:
             _finish(_interrupted(report, stages), stages, request, started, events)
             raise
@@ -95,7 +97,7 @@ def detect(stages: Stages, network: Network) -> Findings:
     """The stages that look for a backdoor, and the verdict."""
     representatives = stages.abstract(network)
     candidates = stages.stimulate(network, representatives)
-    triggers = stages.invert(network, candidates)
+    triggers = _marked(network, stages.invert(network, candidates))
     evidence = stages.diagnose(network)
     verdict = judging.judge(network, triggers, evidence, stages.runs)
     stages.finished("judging", (verdict,))
@@ -104,14 +106,32 @@ def detect(stages: Stages, network: Network) -> Findings:
 
 def mend(stages: Stages, network: Network, found: Findings) -> tuple[Repair, ...]:
     """Repair with the triggers that convict, measure before and after, and scan again; the best repair first."""
-    weighed = judging.weigh(network, found.triggers)
-    convicting = tuple(w.trigger for w in weighed if w.convicts)
+    convicting = [trigger for trigger in found.triggers if trigger.convicts]
     repairs = stages.mitigate(network, convicting, found.candidates)
-    measured = [_measure(stages, network, convicting, repair) for repair in repairs]
+    measured = [_measured(stages, network, convicting, repair) for repair in repairs]
     return tuple(sorted(measured, key=_merit))
 
 
-def _measure(stages: Stages, network: Network, triggers: Sequence[Any], repair: Repair) -> Repair:
+def _marked(network: Network, triggers: Sequence[Trigger]) -> tuple[Trigger, ...]:
+    """The triggers with what the judge thinks of each, the most unusual first."""
+    return tuple(
+        replace(w.trigger, anomaly_index=w.index, convicts=w.convicts) for w in judging.weigh(network, triggers)
+    )
+
+
+def _measured(stages: Stages, network: Network, triggers: Sequence[Trigger], repair: Repair) -> Repair:
+    """A repair with what it did; one that cannot be measured says so and does not end the run."""
+    started = time.monotonic()
+    try:
+        return _measure(stages, network, triggers, repair)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        return replace(repair, notes=(*repair.notes, f"the repaired network could not be measured: {reason}"))
+    finally:
+        stages.timings["rescan"] = stages.timings.get("rescan", 0.0) + time.monotonic() - started
+
+
+def _measure(stages: Stages, network: Network, triggers: Sequence[Trigger], repair: Repair) -> Repair:
     backend, samples = stages.backend, stages.samples
     before, images = measuring.accuracy(network, samples, backend)
     after, _ = measuring.accuracy(repair.network, samples, backend)
@@ -120,9 +140,7 @@ def _measure(stages: Stages, network: Network, triggers: Sequence[Any], repair: 
         success, count = measuring.attack_success(network, trigger, samples, backend)
         left, _ = measuring.attack_success(repair.network, trigger, samples, backend)
         outcomes.append(TriggerOutcome(trigger.target, success, left, count))
-    again = stages.again()
-    rescan = detect(again, repair.network).verdict
-    stages.timings["rescan"] = stages.timings.get("rescan", 0.0) + sum(again.timings.values())
+    rescan = detect(stages.again(), repair.network).verdict
     return replace(
         repair,
         accuracy_before=before,
@@ -148,6 +166,13 @@ def read(data: Path | None, network: Network, backend: Backend) -> Samples:
     samples = read_samples(data, input_shape=network.input_shape, class_names=None)
     samples.check_against(network.input_shape, network.class_count)
     return samples.to(backend.device)
+
+
+def _named(network: Network, options: LoadOptions, samples: Samples) -> Network:
+    """The network with the class names that the images bring, where the model came without."""
+    if options.class_names is not None or "class_names" in network.facts or samples.class_names is None:
+        return network
+    return network.with_class_names(samples.class_names)
 
 
 def _events(registry: Registry, request: Request, assigned: settings.Assignments, listeners: Sequence[Any]) -> Any:
@@ -208,21 +233,21 @@ def _interrupted(report: Report, stages: Stages) -> Report:
     )
 
 
-def _with_exports(
-    report: Report, request: Request, registry: Registry, assigned: settings.Assignments, model: Mapping[str, Any]
-) -> Report:
+def _with_exports(report: Report, request: Request, registry: Registry, assigned: settings.Assignments) -> Report:
     """Write the best repaired network into the run folder."""
     if request.output is None or report.repair is None:
         return report
-    path = request.output / f"repaired{exporting.suffix_for(str(model['name']))}"
-    exported = exporting.export(report.repair.network, path, registry, assigned)
-    best = replace(report.repair, exported=exported.name if exported else None)
+    suffix = Path(str(report.model["name"])).suffix
+    path, why_not = exporting.export(report.repair.network, request.output / folder.REPAIRED, suffix, registry, assigned)
+    best = replace(report.repair, exported=path.name if path else None)
+    if why_not:
+        best = replace(best, notes=(*best.notes, f"not written to a file: {why_not}"))
     return replace(report, repairs=(best, *report.repairs[1:]))
 
 
 def _finish(report: Report, stages: Stages, request: Request, started: float, events: Any) -> Report:
     timings = {**stages.timings, "total": time.monotonic() - started}
-    report = replace(report, methods=tuple(stages.runs), timings=timings)
+    report = replace(report, methods=tuple(stages.runs), timings=timings, written=request.output is not None)
     report = replace(report, environment=environment.with_peak(report.environment, stages.backend))
     if request.output is not None:
         folder.write(report, request.output, stages.samples)
@@ -236,6 +261,3 @@ def exit_code(report: Report) -> int:
         detecting = [r for r in report.methods if r.stage in judging.DETECTION]
         return 3 if all(r.status == "skipped" for r in detecting) else 5
     return {"clean": 0, "backdoored": 1}[report.verdict.status]
-
-
-__all__ = ["AgnesError", "Findings", "Request", "detect", "exit_code", "mend", "run"]

@@ -49,7 +49,8 @@ class OutputError(AgnesError):
 def suggestion(word: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the nearest known one, or all of them where they are few."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    lower = {name.lower(): name for name in names}
+    near = [lower[found] for found in difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)]
     near = near or [name for name in names if word and (word in name or name in word)][:1]
     if near:
         return f"; did you mean '{near[0]}'?"

@@ -1,22 +1,26 @@
-"""From a module to one canonical graph: traced, nothing in place, the softmax tail peeled, every value's batch known."""
+"""From a module to one canonical graph: traced, nothing in place, one input, the softmax tail peeled."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import linecache
 import operator
+import os
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx._symbolic_trace import _assert_is_none
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 
 from agnes.errors import Refused
+from agnes.layers import RESHAPING, kind_of
 
-PROBES = (2, 3)  # batch sizes whose comparison tells what depends on the batch
+_TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 
 _OUT_OF_PLACE: Mapping[Any, Any] = {
     operator.iadd: operator.add,
@@ -29,22 +33,42 @@ _SOFTMAX_MODULES = (nn.Softmax, nn.LogSoftmax)
 _SOFTMAX_METHODS = ("softmax", "log_softmax")
 
 
-def trace(module: nn.Module) -> fx.GraphModule:
-    """A private, frozen copy of the module as a graph, in eval mode."""
-    module = copy.deepcopy(module).eval().requires_grad_(False)
+def trace(module: nn.Module, images: torch.Tensor) -> fx.GraphModule:
+    """A private, frozen float32 copy of the module as a graph, in eval mode; on the images it gives the same."""
+    try:
+        module = copy.deepcopy(module).float().eval().requires_grad_(False)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise Refused(f"{type(module).__name__} cannot be copied: {reason(error)}; export it to ONNX") from error
+    expected = _outputs(module, images)
     graph_module = module if isinstance(module, fx.GraphModule) else _trace(module)
+    _keep_one_input(graph_module)
     _remove_in_place(graph_module)
+    if not _alike(expected, _outputs(graph_module, images)):
+        if not _alike(expected, _outputs(module, images)):
+            raise Refused("the network gives other logits each time it sees the same image; let it obey eval mode")
+        raise Refused(
+            "the network computes something else as a graph: a value is overwritten in place and used again; "
+            "rewrite it without operations in place, or export the model to ONNX"
+        )
     return graph_module
 
 
 def _trace(module: nn.Module) -> fx.GraphModule:
-    tracer = fx.Tracer()
+    arguments = list(inspect.signature(module.forward).parameters.values())[1:]
+    settled = {
+        a.name: a.default for a in arguments if a.default is None or isinstance(a.default, (bool, int, float, str))
+    }
     try:
-        graph = tracer.trace(module)
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        graph = fx.Tracer().trace(module, settled)
+    except fx.proxy.TraceError as error:
         raise Refused(
             f"{type(module).__name__} cannot be traced: its control flow depends on the data at {_user_line(error)}; "
             "rewrite that line without it, or export the model to ONNX"
+        ) from error
+    except Exception as error:
+        raise Refused(
+            f"{type(module).__name__} cannot be traced at {_user_line(error)}: {reason(error)}; "
+            "rewrite that line, or export the model to ONNX"
         ) from error
     return fx.GraphModule(module, graph)
 
@@ -52,28 +76,94 @@ def _trace(module: nn.Module) -> fx.GraphModule:
 def _user_line(error: BaseException) -> str:
     """The last line of the traceback that is neither torch's nor ours: where the model's author wrote it."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "/torch/" not in frame.filename.replace("\\", "/") and frame.filename != __file__]
-    if not ours:
-        return f"a line torch does not name ({error})"
-    line = (ours[-1].line or linecache.getline(ours[-1].filename, ours[-1].lineno or 0)).strip()
-    return f"{ours[-1].filename}:{ours[-1].lineno} `{line}`"
+    theirs = [frame for frame in frames if not frame.filename.startswith((_TORCH, __file__))]
+    if not theirs:
+        return f"a line torch does not name ({reason(error)})"
+    line = (theirs[-1].line or linecache.getline(theirs[-1].filename, theirs[-1].lineno or 0)).strip()
+    return f"{theirs[-1].filename}:{theirs[-1].lineno} `{line}`"
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _outputs(module: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors a module gives for images that it may overwrite."""
+    try:
+        with torch.no_grad():
+            outputs = module(images.clone())
+    except Exception as error:
+        shape = "x".join(str(size) for size in images.shape[1:])
+        raise Refused(
+            f"the network does not run on {len(images)} images of {shape}: {reason(error)}; check the input shape"
+        ) from error
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+
+
+def _alike(ones: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    return len(ones) == len(others) and all(close(one, other) for one, other in zip(ones, others, strict=True))
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors differ by no more than rounding does."""
+    if one.shape != other.shape:
+        return False
+    one, other = one.float(), other.float()
+    scale = float(one.abs().max()) if one.numel() else 0.0
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
+
+
+def _keep_one_input(graph_module: fx.GraphModule) -> None:
+    """Take out the inputs that have a settled value, and the checks that they keep it."""
+    graph = graph_module.graph
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    for node in reversed(graph.nodes):
+        if node.op == "call_function" and node.target in (torch._assert, _assert_is_none):
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    for node in inputs[1:]:
+        if node.users:
+            raise Refused(f"the network takes {len(inputs)} inputs; AGNES scans classifiers with one input of images")
+        graph.erase_node(node)
+    if not inputs or not inputs[0].users:
+        raise Refused("the network does not read its images; AGNES scans classifiers with one input of images")
+    graph_module.recompile()
 
 
 def _remove_in_place(graph_module: fx.GraphModule) -> None:
     """Values are kept and read again after the cut, so no operation may overwrite its input."""
+    order = {node: position for position, node in enumerate(graph_module.graph.nodes)}
+    for node in graph_module.graph.nodes:
+        overwritten = node.args[0] if node.args else None
+        if not _made_pure(graph_module, node) or not isinstance(overwritten, fx.Node):
+            continue
+        for user in list(overwritten.users):
+            if order[user] > order[node]:  # it read what the operation had written there
+                user.replace_input_with(overwritten, node)
     for submodule in graph_module.modules():
         if getattr(submodule, "inplace", False):
             submodule.inplace = False  # type: ignore[assignment]
-    for node in graph_module.graph.nodes:
-        if node.op == "call_function":
-            node.target = _OUT_OF_PLACE.get(node.target, node.target)
-            if str(getattr(node.target, "__name__", "")).endswith("_") and hasattr(torch, node.target.__name__[:-1]):
-                node.target = getattr(torch, node.target.__name__[:-1])  # torch.relu_ -> torch.relu
-        elif node.op == "call_method" and node.target.endswith("_") and not node.target.startswith("__"):
-            node.target = node.target.rstrip("_")
-        if node.kwargs.get("inplace"):
-            node.kwargs = {**node.kwargs, "inplace": False}
     graph_module.recompile()
+
+
+def _made_pure(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Make a node give a new value; False where it did already."""
+    if node.op == "call_module":
+        return bool(getattr(graph_module.get_submodule(str(node.target)), "inplace", False))
+    target = node.target
+    if node.op == "call_function":
+        name = str(getattr(target, "__name__", ""))
+        if target in _OUT_OF_PLACE:
+            node.target = _OUT_OF_PLACE[target]
+        elif name.endswith("_") and not name.endswith("__"):
+            node.target = getattr(torch, name[:-1], None) or getattr(functional, name[:-1], target)
+    elif node.op == "call_method" and str(target).endswith("_") and not str(target).endswith("__"):
+        node.target = str(target)[:-1]
+    if node.kwargs.get("inplace"):
+        node.kwargs = {**node.kwargs, "inplace": False}
+        return True
+    return node.target != target
 
 
 def output_value(graph_module: fx.GraphModule) -> fx.Node:
@@ -92,16 +182,23 @@ def output_value(graph_module: fx.GraphModule) -> fx.Node:
 def peel_softmax(graph_module: fx.GraphModule) -> str | None:
     """Make the logits the output where the file ends in softmax; return what was peeled."""
     node = output_value(graph_module)
-    peeled = None
-    while (name := _softmax_name(graph_module, node)) is not None:
-        peeled = name
-        node = node.all_input_nodes[0]
     _set_output(graph_module, node)
+    peeled = None
+    while True:
+        if (name := _softmax_name(graph_module, node)) is not None:
+            peeled = name
+            node.replace_all_uses_with(node.all_input_nodes[0])
+        elif len(node.all_input_nodes) != 1 or kind_of(graph_module, node) not in RESHAPING:
+            break
+        node = node.all_input_nodes[0]
+    _set_output(graph_module, output_value(graph_module))
     return peeled
 
 
 def _softmax_name(graph_module: fx.GraphModule, node: fx.Node) -> str | None:
-    if node.op == "call_module" and isinstance(module := graph_module.get_submodule(str(node.target)), _SOFTMAX_MODULES):
+    if node.op == "call_module" and isinstance(
+        module := graph_module.get_submodule(str(node.target)), _SOFTMAX_MODULES
+    ):
         return "log_softmax" if isinstance(module, nn.LogSoftmax) else "softmax"
     if node.op == "call_function" and node.target in _SOFTMAX_CALLS:
         return "log_softmax" if "log" in node.target.__name__ else "softmax"  # type: ignore[union-attr]
@@ -135,148 +232,3 @@ def prepend(graph_module: fx.GraphModule, name: str, module: nn.Module) -> None:
         call = graph.call_module(name, (inputs[0],))
     inputs[0].replace_all_uses_with(call, delete_user_cb=lambda user: user is not call)
     graph_module.recompile()
-
-
-# What a value is, as the batch grows -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Batched:
-    """A tensor with `per_image` rows for each image along `dim`, the rows of an image side by side."""
-
-    dim: int
-    per_image: int
-
-    def rows(self, value: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """The rows of the chosen images, in that order."""
-        images = images.to(value.device)
-        if self.per_image > 1:
-            images = (images[:, None] * self.per_image + torch.arange(self.per_image, device=value.device)).flatten()
-        return value.index_select(self.dim, images)
-
-    def count(self, value: torch.Tensor) -> int:
-        return value.shape[self.dim] // self.per_image
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """An integer that is a multiple of the batch size."""
-
-    factor: int
-
-
-@dataclass(frozen=True)
-class Constant:
-    """The same whatever the input."""
-
-    value: Any
-
-
-@dataclass(frozen=True)
-class ScaledTensor:
-    """An integer tensor, such as a shape, some of whose entries are multiples of the batch size."""
-
-    value: torch.Tensor  # at batch size 0
-    factor: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Several:
-    """A tuple, list or torch.Size of values."""
-
-    kind: Callable[[list], Any]
-    items: tuple[Any, ...]
-
-
-class Unsupported(Exception):
-    """A value whose dependence on the batch has no simple form."""
-
-
-def compare(two: Any, three: Any) -> Any:
-    """What a value is, from what it was at the two probes."""
-    if isinstance(two, torch.Tensor):
-        return _compare_tensors(two, three)
-    if isinstance(two, (tuple, list)):
-        if len(two) != len(three):
-            raise Unsupported
-        kind = torch.Size if isinstance(two, torch.Size) else type(two)
-        return Several(kind, tuple(compare(a, b) for a, b in zip(two, three, strict=True)))
-    if isinstance(two, int) and not isinstance(two, bool) and two != three:
-        if two * PROBES[1] != three * PROBES[0]:
-            raise Unsupported
-        return Scaled(two // PROBES[0])
-    return Constant(two)
-
-
-def _compare_tensors(two: torch.Tensor, three: torch.Tensor) -> Any:
-    if two.dim() != three.dim():
-        raise Unsupported
-    differing = [d for d in range(two.dim()) if two.shape[d] != three.shape[d]]
-    if not differing:
-        if torch.equal(two, three):
-            return Constant(two)
-        if two.is_floating_point():
-            raise Unsupported
-        factor = (three - two) // (PROBES[1] - PROBES[0])
-        return ScaledTensor(two - PROBES[0] * factor, factor)
-    dim = differing[0]
-    if len(differing) > 1 or two.shape[dim] * PROBES[1] != three.shape[dim] * PROBES[0]:
-        raise Unsupported
-    return Batched(dim, two.shape[dim] // PROBES[0])
-
-
-def is_data(form: Any) -> bool:
-    """Whether a value carries image content, and so must be kept across a cut."""
-    return isinstance(form, Batched) or (isinstance(form, Several) and any(is_data(item) for item in form.items))
-
-
-def select(form: Any, value: Any, images: torch.Tensor) -> Any:
-    """The value for the chosen images only, in that order."""
-    if isinstance(form, Batched):
-        return form.rows(value, images)
-    if isinstance(form, Several):
-        return form.kind([select(item, part, images) for item, part in zip(form.items, value, strict=True)])
-    return rebuild(form, len(images), images.device)
-
-
-def rebuild(form: Any, batch: int, device: torch.device) -> Any:
-    """A value that depends on nothing but the batch size."""
-    if isinstance(form, Scaled):
-        return form.factor * batch
-    if isinstance(form, Several):
-        return form.kind([rebuild(item, batch, device) for item in form.items])
-    if isinstance(form, ScaledTensor):
-        return (form.value + batch * form.factor).to(device)
-    value = form.value
-    return value.to(device) if isinstance(value, torch.Tensor) else value
-
-
-class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps what each node gave."""
-
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        super().__init__(graph_module, garbage_collect_values=False)
-        self.values: dict[fx.Node, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        self.values[n] = value
-        return value
-
-
-def probe(graph_module: fx.GraphModule, input_shape: tuple[int, ...]) -> dict[fx.Node, tuple[Any, Any]]:
-    """Every node's value at both probe batch sizes, on seeded noise."""
-    generator = torch.Generator().manual_seed(0)
-    runs = []
-    for batch in PROBES:
-        recorder = _Recorder(graph_module)
-        images = torch.rand(batch, *input_shape, generator=generator)
-        try:
-            with torch.no_grad():
-                recorder.run(images)
-        except Exception as error:
-            shape = "x".join(str(size) for size in input_shape)
-            reason = str(error).strip().partition("\n")[0]
-            raise Refused(f"the network does not run on {batch} images of {shape} in [0, 1]: {reason}") from error
-        runs.append(recorder.values)
-    return {node: (runs[0][node], runs[1][node]) for node in runs[0]}

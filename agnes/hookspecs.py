@@ -35,16 +35,14 @@ def abstract(network: Network, samples: Samples, backend: Backend) -> Representa
 
 
 @hookspec
-def stimulate(  # type: ignore[empty-body]
+def stimulate(
     network: Network, samples: Samples, representatives: Representatives | None, backend: Backend
-) -> Sequence[Candidate]:
+) -> Sequence[Candidate]:  # type: ignore[empty-body]
     """Set neurons to values they never had and return those that move the output, best first."""
 
 
 @hookspec
-def invert(  # type: ignore[empty-body]
-    network: Network, samples: Samples, candidates: Sequence[Candidate], backend: Backend
-) -> Sequence[Trigger]:
+def invert(network: Network, samples: Samples, candidates: Sequence[Candidate], backend: Backend) -> Sequence[Trigger]:  # type: ignore[empty-body]
     """Reconstruct a trigger for each candidate or class that may have one."""
 
 
@@ -54,9 +52,9 @@ def diagnose(network: Network, samples: Samples, backend: Backend) -> Evidence |
 
 
 @hookspec
-def mitigate(  # type: ignore[empty-body]
+def mitigate(
     network: Network, samples: Samples, triggers: Sequence[Trigger], candidates: Sequence[Candidate], backend: Backend
-) -> Repair:
+) -> Repair:  # type: ignore[empty-body]
     """Return a repaired copy of the network and the list of what was changed in it."""
 
 

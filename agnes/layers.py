@@ -46,11 +46,14 @@ _CALL_KINDS: Mapping[Any, str] = {
     functional.relu6: "clamp",
     functional.hardtanh: "clamp",
     torch.clamp: "clamp",
+    torch.clamp_min: "clamp",
     functional.leaky_relu: "leaky_relu",
     functional.elu: "elu",
     functional.gelu: "gelu",
     functional.silu: "silu",
     functional.hardswish: "hardswish",
+    functional.softplus: "smooth",
+    functional.mish: "smooth",
     torch.sigmoid: "sigmoid",
     functional.sigmoid: "sigmoid",
     torch.tanh: "tanh",
@@ -63,12 +66,15 @@ _CALL_KINDS: Mapping[Any, str] = {
     torch.flatten: "flatten",
     torch.reshape: "flatten",
     functional.dropout: "dropout",
+    functional.dropout2d: "dropout",
     torch.add: "add",
     operator.add: "add",
     torch.sub: "add",
     operator.sub: "add",
     torch.mul: "multiply",
     operator.mul: "multiply",
+    torch.div: "divide",
+    operator.truediv: "divide",
     torch.cat: "concat",
     torch.concat: "concat",
     torch.permute: "permute",
@@ -88,6 +94,7 @@ _METHOD_KINDS: Mapping[str, str] = {
     "sigmoid": "sigmoid",
     "tanh": "tanh",
     "clamp": "clamp",
+    "clamp_min": "clamp",
     "view": "flatten",
     "reshape": "flatten",
     "flatten": "flatten",
@@ -100,6 +107,9 @@ _METHOD_KINDS: Mapping[str, str] = {
     "permute": "permute",
     "transpose": "permute",
     "add": "add",
+    "sub": "add",
+    "mul": "multiply",
+    "div": "divide",
     "softmax": "softmax",
     "expand": "expand",
     "matmul": "matmul",
@@ -108,9 +118,10 @@ ACTIVATIONS = frozenset(
     ("relu", "clamp", "leaky_relu", "elu", "gelu", "silu", "hardswish", "sigmoid", "tanh", "smooth")
 )
 PIECEWISE_LINEAR = frozenset(
-    "conv linear batch_norm relu clamp leaky_relu max_pool avg_pool flatten dropout identity add concat permute pad"
-    " shape index preprocess".split()
+    ("conv", "linear", "batch_norm", "relu", "clamp", "leaky_relu", "max_pool", "avg_pool", "flatten", "dropout")
+    + ("identity", "add", "scale", "concat", "permute", "pad", "shape", "index", "preprocess")
 )
+RESHAPING = frozenset(("flatten", "identity", "dropout"))  # the same numbers, in eval mode
 _INVISIBLE = frozenset(("shape", "identity", "index", "preprocess"))  # not worth naming to a user
 
 
@@ -160,10 +171,14 @@ def kind_of(graph_module: fx.GraphModule, node: fx.Node) -> str:
                 return kind
         return getattr(module, "agnes_kind", type(module).__name__)
     if node.op == "call_function":
-        return _CALL_KINDS.get(node.target, str(getattr(node.target, "__name__", node.target)))
-    if node.op == "call_method":
-        return _METHOD_KINDS.get(str(node.target), str(node.target))
-    return node.op
+        kind = _CALL_KINDS.get(node.target, str(getattr(node.target, "__name__", node.target)))
+    else:
+        kind = _METHOD_KINDS.get(str(node.target), str(node.target)) if node.op == "call_method" else node.op
+    return "scale" if kind in ("multiply", "divide") and _by_a_number(node) else kind
+
+
+def _by_a_number(node: fx.Node) -> bool:
+    return isinstance(node.args[0], fx.Node) and len(node.args) == 2 and isinstance(node.args[1], (int, float))
 
 
 def kinds_in(graph_module: fx.GraphModule) -> frozenset[str]:
@@ -191,7 +206,9 @@ def find_layers(
         shape = shapes[end]
         channel_dim = 0 if kind == "conv" else len(shape) - 1
         layers.append(
-            Layer(name, len(layers), kind, end.name, shape, channel_dim, module, path, bias, norm, norm_first, activation)
+            Layer(
+                name, len(layers), kind, end.name, shape, channel_dim, module, path, bias, norm, norm_first, activation
+            )
         )
     return tuple(layers)
 
@@ -234,7 +251,7 @@ def _only_reshapes_to(graph_module: fx.GraphModule, node: fx.Node, output: fx.No
     """Whether nothing but reshaping lies between a value and the logits."""
     while node is not output:
         node = next(iter(node.users))
-        if len(node.all_input_nodes) != 1 or kind_of(graph_module, node) not in ("flatten", "identity", "dropout"):
+        if len(node.all_input_nodes) != 1 or kind_of(graph_module, node) not in RESHAPING:
             return False
     return True
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import io
+import textwrap
 import tokenize
 import typing
 from collections.abc import Mapping
@@ -61,12 +63,8 @@ class Setting:
 
 
 def is_method(candidate: object) -> bool:
-    """Whether an entry point's object is what a plugin must be: a frozen dataclass."""
-    return (
-        isinstance(candidate, type)
-        and dataclasses.is_dataclass(candidate)
-        and candidate.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    )
+    """Whether an entry point's object is what a plugin must be: a frozen dataclass derived from Method."""
+    return isinstance(candidate, type) and issubclass(candidate, Method) and "__dataclass_fields__" in vars(candidate)
 
 
 def settings_of(method: type) -> tuple[Setting, ...]:
@@ -102,27 +100,25 @@ def _field_comments(method: type) -> dict[str, str]:
     """The trailing comment of each annotated field, read from the source where there is one."""
     comments: dict[str, str] = {}
     for base in reversed(method.__mro__):
-        try:
-            source = inspect.getsource(base)
-        except (OSError, TypeError):
-            continue
         if dataclasses.is_dataclass(base):
-            comments.update(_comments_in(source))
+            try:
+                comments.update(_comments_in(textwrap.dedent(inspect.getsource(base))))
+            except (OSError, TypeError, SyntaxError):
+                continue
     return comments
 
 
 def _comments_in(source: str) -> dict[str, str]:
+    """The comments on the lines of each field of the class that the source defines."""
+    body = next((node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef)), [])
+    lines: dict[int, str] = {
+        token.start[0]: token.string.lstrip("# ").strip()
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
     found: dict[str, str] = {}
-    start = previous = ""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME and not start:
-            start = token.string
-        elif token.type == tokenize.OP and token.string == ":" and previous == start and start:
-            found.setdefault(start, "")
-        elif token.type == tokenize.COMMENT and start in found:
-            found[start] = token.string.lstrip("# ").strip()
-        if token.type == tokenize.NEWLINE:
-            start = ""
-        if token.type not in (tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT):
-            previous = token.string if token.type != tokenize.NEWLINE else ""
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            here = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            found[node.target.id] = " ".join(lines[number] for number in here if lines.get(number))
     return {name: text for name, text in found.items() if text}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,36 +12,12 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import fusion
 
-from agnes import graphs
-from agnes.errors import AgnesError, Refused, suggestion
+from agnes import forms, graphs
+from agnes.errors import AgnesError, Refused, UsageError, suggestion
 from agnes.layers import BATCH_NORMS, PIECEWISE_LINEAR, Layer, find_layers, kinds_in
+from agnes.preprocess import Preprocess
 
 _PREPROCESS = "agnes_preprocess"
-
-
-class Preprocess(nn.Module):
-    """From pixels in [0, 1], NCHW, to what the file's own first layer expects."""
-
-    agnes_kind = "preprocess"
-
-    def __init__(
-        self, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,), scale: float = 1.0, layout: str = "NCHW"
-    ) -> None:
-        super().__init__()
-        self.scale = float(scale)
-        self.layout = layout
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1))
-
-    @property
-    def is_identity(self) -> bool:
-        return self.scale == 1 and self.layout == "NCHW" and bool((self.mean == 0).all() and (self.std == 1).all())
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        images = (images * self.scale - self.mean) / self.std
-        return images.permute(0, 2, 3, 1) if self.layout == "NHWC" else images
 
 
 @dataclass(frozen=True)
@@ -60,7 +37,7 @@ class State:
     def take(self, images: Sequence[int] | torch.Tensor) -> State:
         """The state of the chosen images, in that order; an image may be chosen many times."""
         index = torch.as_tensor(images, dtype=torch.int64, device=self.value.device)
-        alive = {name: graphs.select(self.forms[name], value, index) for name, value in self.alive.items()}
+        alive = {name: forms.select(self.forms[name], value, index) for name, value in self.alive.items()}
         return replace(self, value=self.forms[self.layer.node].rows(self.value, index), alive=alive)
 
     def tile(self, times: int) -> State:
@@ -87,7 +64,7 @@ class Network:
         module: fx.GraphModule,
         input_shape: tuple[int, int, int],
         class_names: Sequence[str] | None,
-        forms: Mapping[str, Any],
+        known: Mapping[str, Any],  # node -> its form
         shapes: Mapping[str, tuple[int, ...]],
         peeled: str | None = None,
         facts: Mapping[str, Any] | None = None,
@@ -96,7 +73,7 @@ class Network:
         self.input_shape = input_shape
         self.peeled = peeled  # "softmax" where the file ended in one
         self.facts: Mapping[str, Any] = dict(facts or {})  # what the loader knows of the file
-        self._forms = dict(forms)
+        self._forms = dict(known)
         self._shapes = dict(shapes)
         self._nodes = {node.name: node for node in module.graph.nodes}
         self._input = next(node for node in module.graph.nodes if node.op == "placeholder")
@@ -125,21 +102,21 @@ class Network:
 
         The module is given `(x * scale - mean) / std` for pixels x in [0, 1], as NHWC where `layout` says so.
         """
-        preprocess = Preprocess(mean, std, scale, layout)
-        for values, what in ((preprocess.mean, "mean"), (preprocess.std, "std")):
-            if values.numel() not in (1, input_shape[0]):
-                raise AgnesError(f"{what} has {values.numel()} values for {input_shape[0]} channels; give one or one each")
-        graph_module = graphs.trace(module)
+        device = _device_of(module)
+        preprocess = Preprocess(mean, std, scale, layout).to(device)
+        preprocess.check(input_shape[0])
+        images = {batch: noise.to(device) for batch, noise in forms.noise(input_shape).items()}
+        graph_module = graphs.trace(module, preprocess(images[2]))
         if not preprocess.is_identity:
             graphs.prepend(graph_module, _PREPROCESS, preprocess)
         peeled = graphs.peel_softmax(graph_module)
-        values = graphs.probe(graph_module, input_shape)
-        if values[graphs.output_value(graph_module)][0].dim() > 2:
+        values = forms.probe(graph_module, images)
+        if _is_map_of_one(values[graphs.output_value(graph_module)][0]):
             graphs.flatten_output(graph_module)
-            values = graphs.probe(graph_module, input_shape)
-        forms, shapes = _describe(values)
-        _check_output(graphs.output_value(graph_module), values)
-        return cls(graph_module, input_shape, class_names, forms, shapes, peeled, facts)
+            values = forms.probe(graph_module, images)
+        _check_output(values[graphs.output_value(graph_module)])
+        known, shapes = forms.describe(values)
+        return cls(graph_module, input_shape, class_names, known, shapes, peeled, facts)
 
     # The three verbs
 
@@ -151,8 +128,8 @@ class Network:
         """Run up to a layer, and keep all that the rest of the network will ask for."""
         layer = self.layer(layer)
         cut = self._cut(layer)
-        values = self._run(cut.before, {self._input: images})
         node = self._node(layer.node)
+        values = self._run(cut.before, {self._input: images}, (node, *cut.kept))
         return State(layer, values[node], {n.name: values[n] for n in cut.kept}, self._forms)
 
     def after(self, layer: Layer | str, state: State, replaced: torch.Tensor | None = None) -> torch.Tensor:
@@ -160,23 +137,20 @@ class Network:
         layer = self.layer(layer)
         cut = self._cut(layer)
         value = state.value if replaced is None else replaced
-        batch = self._forms[layer.node].count(value)
-        if batch != state.count or layer.name != state.layer.name:
-            raise AgnesError(
-                f"the value for layer '{layer.name}' holds {batch} images and the state {state.count} at "
-                f"'{state.layer.name}'; repeat the state with state.tile(n) or state.take(images)"
-            )
+        batch = len(value)
+        _check_resumed(layer, state, value)
         values: dict[fx.Node, Any] = {self._node(name): kept for name, kept in state.alive.items()}
-        values.update({n: graphs.rebuild(self._forms[n.name], batch, value.device) for n in cut.rebuilt})
+        values.update({n: forms.rebuild(self._forms[n.name], batch, value.device) for n in cut.rebuilt})
         values[self._node(layer.node)] = value
-        self._run(cut.static, values)
-        return self._run(cut.after, values)[self._output]
+        self._run(cut.static, values, cut.static)
+        return self._run(cut.after, values, (self._output,))[self._output]
 
     def read(self, images: torch.Tensor, layers: Sequence[Layer] | None = None) -> dict[str, torch.Tensor]:
         """The values of layers, by name, from one pass."""
         wanted = [self.layer(layer) for layer in (self.layers if layers is None else layers)]
         nodes = {layer.name: self._node(layer.node) for layer in wanted}
-        values = self._run(self._in_order(_reach(nodes.values(), back=True)), {self._input: images})
+        before = self._in_order(_reach(nodes.values(), back=True))
+        values = self._run(before, {self._input: images}, nodes.values())
         return {name: values[node] for name, node in nodes.items()}
 
     # What it is
@@ -204,8 +178,7 @@ class Network:
 
     @property
     def device(self) -> torch.device:
-        tensors = [*self.module.parameters(), *self.module.buffers()]
-        return tensors[0].device if tensors else torch.device("cpu")
+        return _device_of(self.module)
 
     # Copies
 
@@ -215,7 +188,16 @@ class Network:
 
     def to(self, device: torch.device | str) -> Network:
         """This network on a device; itself when it is there already."""
-        return self if self.device == torch.device(device) else self._with(copy.deepcopy(self.module).to(device))
+        wanted, here = torch.device(device), self.device
+        if wanted.type == here.type and wanted.index in (None, here.index):
+            return self
+        return self._with(copy.deepcopy(self.module).to(wanted))
+
+    def with_class_names(self, names: Sequence[str]) -> Network:
+        """This network, its classes called so; classes beyond the last name keep theirs."""
+        renamed = self._with(self.module)
+        renamed.class_names = _class_names([*names, *self.class_names[len(names) :]], self.class_count)
+        return renamed
 
     def fold_batch_norm(self) -> Network:
         """A copy in which every BatchNorm that directly follows a convolution or linear layer is part of it."""
@@ -258,9 +240,7 @@ class Network:
         return dict(self.module.named_children()).get(_PREPROCESS)  # type: ignore[return-value]
 
     def _with(self, module: fx.GraphModule) -> Network:
-        return Network(
-            module, self.input_shape, self.class_names, self._forms, self._shapes, self.peeled, self.facts
-        )
+        return Network(module, self.input_shape, self.class_names, self._forms, self._shapes, self.peeled, self.facts)
 
     # How it runs
 
@@ -284,7 +264,7 @@ class Network:
         for n in dynamic | {node}:
             if n.name not in self._forms:
                 raise Refused(f"the network cannot be cut at layer '{layer.name}': '{n.name}' mixes images of a batch")
-        kept = {n for n in dynamic if graphs.is_data(self._forms[n.name])}
+        kept = {n for n in dynamic if forms.is_data(self._forms[n.name])}
         return _Cut(
             before=self._in_order(_reach([node, *kept], back=True)),
             kept=self._in_order(kept) + tuple(n for n in kept if n.op == "placeholder"),
@@ -293,20 +273,49 @@ class Network:
             after=self._in_order(after),
         )
 
-    def _run(self, nodes: Sequence[fx.Node], values: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
+    def _run(
+        self, nodes: Sequence[fx.Node], values: dict[fx.Node, Any], wanted: Iterable[fx.Node]
+    ) -> dict[fx.Node, Any]:
+        """Compute nodes in order; of what is given and computed, drop what is neither wanted nor read any more."""
+        keep = set(wanted)
+        readers = Counter(read for node in nodes for read in node.all_input_nodes)
         for node in nodes:
-            if node in values:
-                continue
-            args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda n: values[n])
-            if node.op == "call_module":
-                values[node] = self.module.get_submodule(str(node.target))(*args, **kwargs)
-            elif node.op == "call_function":
-                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-            elif node.op == "call_method":
-                values[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-            elif node.op == "get_attr":
-                values[node] = _attribute(self.module, str(node.target))
+            if node not in values:
+                values[node] = self._compute(node, values)
+            for read in node.all_input_nodes:
+                readers[read] -= 1
+                if not readers[read] and read not in keep:
+                    del values[read]
         return values
+
+    def _compute(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+        args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda n: values[n])
+        if node.op == "call_module":
+            return self.module.get_submodule(str(node.target))(*args, **kwargs)
+        if node.op == "call_function":
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        return _attribute(self.module, str(node.target))
+
+
+def _check_resumed(layer: Layer, state: State, value: torch.Tensor) -> None:
+    """Raise what keeps a value from taking a layer's place in a state."""
+    if layer.name != state.layer.name:
+        raise AgnesError(
+            f"the state was taken at layer '{state.layer.name}' and cannot go on from '{layer.name}'; "
+            f"take one with network.until('{layer.name}', images)"
+        )
+    if len(value) != state.count:
+        raise AgnesError(
+            f"the value for layer '{layer.name}' holds {len(value)} images and the state {state.count}; "
+            "repeat the state with state.tile(n) or state.take(images)"
+        )
+    if value.shape[1:] != state.value.shape[1:]:
+        raise AgnesError(
+            f"the value for layer '{layer.name}' has the shape {tuple(value.shape[1:])} for an image and the state "
+            f"{tuple(state.value.shape[1:])}; replace the layer's whole value"
+        )
 
 
 def _attribute(module: nn.Module, path: str) -> Any:
@@ -327,34 +336,38 @@ def _reach(nodes: Any, back: bool = False) -> set[fx.Node]:
     return seen
 
 
-def _describe(values: Mapping[fx.Node, tuple[Any, Any]]) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Every node's form and, where it holds one batch of images in its first dimension, the shape for one image."""
-    forms: dict[str, Any] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for node, (two, three) in values.items():
-        try:
-            form = graphs.compare(two, three)
-        except graphs.Unsupported:
-            continue
-        forms[node.name] = form
-        if form == graphs.Batched(0, 1):
-            shapes[node.name] = tuple(two.shape[1:])
-    return forms, shapes
+def _device_of(module: nn.Module) -> torch.device:
+    tensors = [*module.parameters(), *module.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
 
 
-def _check_output(output: fx.Node, values: Mapping[fx.Node, tuple[Any, Any]]) -> None:
-    two, three = values[output]
-    if two.dim() != 2 or two.shape[0] != 2 or three.shape[0] != 3:
+def _is_map_of_one(output: Any) -> bool:
+    """Whether logits stand in a map of one position: batch, classes, 1, 1."""
+    return isinstance(output, torch.Tensor) and output.dim() > 2 and output[0].numel() == output.shape[1]
+
+
+def _check_output(values: tuple[Any, Any]) -> None:
+    """Raise what keeps the output at both probes from being the logits of a classifier."""
+    two, three = values
+    if not isinstance(two, torch.Tensor):
         raise Refused(
-            f"the model's output for 2 images has the shape {tuple(two.shape)}; a classifier gives one row of logits per image"
+            f"the model's output is a {type(two).__name__}; AGNES scans classifiers with one output of logits"
+        )
+    if two.dim() != 2 or two.shape[0] != 2 or three.shape != (3, two.shape[1]):
+        raise Refused(
+            f"the model's output for 2 images has the shape {tuple(two.shape)}; AGNES scans classifiers, with one row of logits an image"
         )
     if two.shape[1] < 2:
         raise Refused("the model has one output; AGNES scans classifiers of two classes or more")
+    if forms.mixes_images(values):
+        raise Refused(
+            "the logits of an image depend on the others in its batch; AGNES scans networks that take each alone"
+        )
 
 
 def _class_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     if names is None:
         return tuple(f"class {index}" for index in range(count))
     if len(names) != count:
-        raise AgnesError(f"{len(names)} class names were given for a network of {count} classes")
+        raise UsageError(f"{len(names)} class names were given for a network of {count} classes")
     return tuple(names)

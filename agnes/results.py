@@ -64,6 +64,8 @@ class Trigger:
     layer: str | None = None  # the candidate it came from
     channel: int | None = None
     method: str = ""
+    anomaly_index: float | None = None  # by the judge: robust deviations by which it is smaller than its like
+    convicts: bool = False  # by the judge
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:
         """The images with the trigger on them, inside [0, 1]."""
@@ -218,6 +220,7 @@ class Report:
     environment: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the run: seed, device, budget...
     complete: bool = True  # False: the run was interrupted
+    written: bool = False  # whether there is a run folder that holds it
     schema_version: str = SCHEMA_VERSION
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import tomllib
 import types
@@ -14,7 +15,16 @@ from typing import Any, Literal
 from agnes.errors import UsageError, suggestion
 from agnes.method import settings_of
 
+_NAMES: Mapping[Any, tuple[str, str]] = {  # one, and many
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    bool: ("true or false", ""),
+    str: ("text", "texts"),
+    Path: ("a path", "paths"),
+    type(None): ("none", ""),
+}
 Assignments = Mapping[str, Mapping[str, Any]]  # owner -> field -> value
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 CONFIG_FILE = "agnes.toml"
 NEVER_CONFIGURED = "trust_model_code"
 
@@ -64,8 +74,9 @@ def read_config(explicit: Path | None = None, directory: Path | None = None) -> 
                 plugins.setdefault(key, {}).update(value)
             else:
                 run[key] = value
-    if NEVER_CONFIGURED in run:
-        raise UsageError(f"{NEVER_CONFIGURED} is never read from a file; give --trust-model-code on the command line")
+    for key in (*run, *(name for fields in plugins.values() for name in fields)):
+        if key.replace("-", "_").lower() == NEVER_CONFIGURED:
+            raise UsageError(f"{key} is never read from a file; give --trust-model-code on the command line")
     return Config(run, plugins, tuple(sources))
 
 
@@ -98,7 +109,11 @@ def merged(*layers: Assignments) -> dict[str, dict[str, Any]]:
 
 def build(method: type, owner: str, assigned: Mapping[str, Any]) -> Any:
     """An instance of a method with these settings; every name and type is checked."""
-    return method(**typed(method, owner, assigned))
+    values = typed(method, owner, assigned)
+    try:
+        return method(**values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{owner} refuses its settings: {error}") from error
 
 
 def typed(owner_class: type, owner: str, assigned: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +146,7 @@ def convert(value: Any, wanted: Any) -> Any:
         return _finite(float(value))
     if wanted is Path and isinstance(value, str):
         return Path(value)
-    if wanted is type(None) and value is None:
+    if wanted is type(None) and value in (None, "none"):  # TOML has no null
         return None
     if type(value) is wanted:
         return value
@@ -146,17 +161,27 @@ def describe(wanted: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(str(arg) for arg in args)
     if origin in (tuple, Sequence):
-        return f"a list of {describe(args[0]).removeprefix('a ')}s separated by commas"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
-    return names.get(wanted, str(wanted))
+        return _describe_items(args)
+    return _NAMES.get(wanted, (str(wanted), ""))[0]
+
+
+def _describe_items(args: Sequence[Any]) -> str:
+    if _is_fixed(args):
+        return f"{len(args)} values separated by commas: {', '.join(describe(arg) for arg in args)}"
+    plural = _NAMES.get(args[0], ("", ""))[1] or f"values, each {describe(args[0])},"
+    return f"a list of {plural} separated by commas"
+
+
+def _is_fixed(args: Sequence[Any]) -> bool:
+    """Whether the arguments of a tuple's type name each item, as in tuple[int, str]."""
+    return len(args) > 1 and args[1] is not Ellipsis
 
 
 def _from_text(text: str, wanted: Any) -> Any:
     if wanted is bool:
-        words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-        if text.lower() not in words:
+        if text.lower() not in _TRUE + _FALSE:
             raise ValueError
-        return words[text.lower()]
+        return text.lower() in _TRUE
     if wanted is type(None):
         if text.lower() not in ("none", "null", ""):
             raise ValueError
@@ -184,9 +209,15 @@ def _convert_union(value: Any, options: Sequence[Any]) -> Any:
 
 
 def _convert_literal(value: Any, options: Sequence[Any]) -> Any:
-    word = value.text if isinstance(value, Text) else value
     for option in options:
-        if word == option or (isinstance(value, Text) and word == str(option)):
+        if isinstance(value, Text):
+            try:
+                chosen = _from_text(value.text, type(option)) == option
+            except ValueError:
+                chosen = False
+        else:
+            chosen = type(value) is type(option) and value == option  # True is not 1
+        if chosen:
             return option
     raise ValueError
 
@@ -198,6 +229,27 @@ def _convert_items(value: Any, args: Sequence[Any]) -> tuple[Any, ...]:
         items = value
     else:
         items = [value]
-    if len(args) == 2 and args[1] is not Ellipsis and len(items) != 2:
+    wanted = list(args) if _is_fixed(args) else [args[0]] * len(items)
+    if len(wanted) != len(items):
         raise ValueError
-    return tuple(convert(item, args[0]) for item in items)
+    return tuple(convert(item, one) for item, one in zip(items, wanted, strict=True))
+
+
+def as_text(value: Any) -> str:
+    """A setting's value as it is typed after `--set NAME.SETTING=`."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (tuple, list)):
+        return ",".join(as_text(item) for item in value)
+    return str(value)
+
+
+def as_toml(value: Any) -> str:
+    """A setting's value as it stands in agnes.toml."""
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(as_toml(item) for item in value)}]"
+    if value is None or isinstance(value, (str, Path)):
+        return json.dumps(as_text(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return as_text(value)

@@ -1,0 +1,60 @@
+"""The engine in one call, for Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agnes import engine
+from agnes.loading import LoadOptions, open_model
+from agnes.registry import Registry
+from agnes.results import Report
+
+if TYPE_CHECKING:
+    from agnes.backend import Precision, Progress
+    from agnes.network import Network
+
+Name = str | os.PathLike[str]
+
+
+def scan(
+    model: Name,
+    data: Name | None = None,
+    methods: Sequence[Any] = (),  # names as `agnes plugins` lists them, or instances
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,  # method -> setting -> value
+    output: Name | None = None,  # the run folder; nothing is written without one
+    only: bool = False,  # leave out stages that no method of `methods` serves
+    load: LoadOptions | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    precision: Precision = "float32",
+    memory: int | None = None,  # bytes
+    time_budget: float | None = None,  # seconds
+    block: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Scan a model for backdoors, as `agnes run` does; no configuration file is read."""
+    request = engine.Request(
+        model=Path(model),
+        data=None if data is None else Path(data),
+        methods=tuple(methods),
+        only=only,
+        settings=settings or {},
+        load=load or LoadOptions(),
+        output=None if output is None else Path(output),
+        seed=seed,
+        device=device,
+        precision=precision,
+        memory=memory,
+        time_budget=time_budget,
+        block=tuple(block),
+    )
+    return engine.run(request, progress=progress)
+
+
+def open_network(model: Name, load: LoadOptions | None = None, *, block: Sequence[str] = ()) -> Network:
+    """The Network in a model file, opened by whichever installed loader can."""
+    return open_model(Path(model), load or LoadOptions(), Registry.discover(block)).network

@@ -1,0 +1,37 @@
+"""The commands of plugins beside our own: listed from metadata, imported when called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from agnes.registry import Plugin, Registry
+
+
+class Commands(TyperGroup):
+    """A group whose commands may come from entry points of `agnes.command`; each names a typer.Typer."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = list(self.commands)
+        return own + [name for name in _installed() if name not in self.commands]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        own = super().get_command(ctx, cmd_name)
+        plugin = _installed().get(cmd_name)
+        if own is not None or plugin is None:
+            return own
+        return TyperCommand(cmd_name, help=f"A command of {plugin.distribution}.")  # enough for a list
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        plugin = _installed().get(args[0]) if args and args[0] not in self.commands else None
+        if plugin is None:
+            return super().resolve_command(ctx, args)
+        command: Any = typer.main.get_command(plugin.load())
+        command.name = args[0]
+        return args[0], command, args[1:]
+
+
+def _installed() -> dict[str, Plugin]:
+    return {plugin.name: plugin for plugin in Registry.discover().of_stage("command")}

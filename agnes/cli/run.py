@@ -1,0 +1,95 @@
+"""agnes run: scan a model, show the trigger, repair it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from agnes import options, settings
+from agnes.cli import arguments, running
+
+NAME = "run"
+
+
+def command(
+    model: arguments.Model,
+    data: Annotated[
+        Optional[Path],
+        typer.Option("--data", metavar="PATH", help="Benign images: a folder, an .npz, a .csv list or one image."),
+    ] = None,
+    plugin: Annotated[
+        Optional[list[str]],
+        typer.Option("--plugin", metavar="NAME", help="Use this method, of any stage. Repeatable."),
+    ] = None,
+    only: Annotated[
+        Optional[bool],
+        typer.Option("--only", help="Leave out the stages that no named method serves.", show_default=False),
+    ] = None,
+    set_: arguments.Set = None,
+    output: Annotated[
+        Optional[Path],
+        typer.Option("-o", "--output", metavar="DIR", help="The run folder. Default: runs/MODEL."),
+    ] = None,
+    json: arguments.Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    seed: Annotated[Optional[int], typer.Option("--seed", metavar="N", help="Of everything random. Default: 0.")] = None,
+    device: Annotated[Optional[str], typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")] = None,
+    precision: Annotated[
+        Optional[str], typer.Option("--precision", metavar="NAME", help="float32, tf32 or bfloat16.")
+    ] = None,
+    memory: Annotated[
+        Optional[str], typer.Option("--memory", metavar="SIZE", help="For one chunk of work, as in 512M or 4G.")
+    ] = None,
+    time_budget: Annotated[
+        Optional[str], typer.Option("--time-budget", metavar="TIME", help="For the whole run, as in 90, 5m or 1h.")
+    ] = None,
+    report: Annotated[
+        Optional[list[str]], typer.Option("--report", metavar="NAME", help="Write this report too. Repeatable.")
+    ] = None,
+    config: arguments.Config = None,
+    block: arguments.Block = None,
+    arch: arguments.Arch = None,
+    mean: arguments.Mean = None,
+    std: arguments.Std = None,
+    scale: arguments.Scale = None,
+    layout: arguments.Layout = None,
+    input_shape: arguments.InputShape = None,
+    trust_model_code: arguments.Trust = False,
+) -> None:
+    """Scan a model for backdoors, show the trigger and repair the model.
+
+    Exit codes: 0 clean, 1 backdoor found, 2 scan failed, 3 refused or nothing applicable, 4 usage, 5 inconclusive.
+    """
+    configuration = settings.read_config(config)
+    typed = {
+        "data": data,
+        "plugin": plugin,
+        "only": only,
+        "output": output,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "memory": memory,
+        "time_budget": time_budget,
+        "report": report,
+        "block": block,
+        "arch": arch,
+        "mean": mean,
+        "std": std,
+        "scale": scale,
+        "layout": layout,
+        "input_shape": input_shape,
+    }
+    request = options.request_of(
+        model,
+        options.resolved(typed, configuration),
+        settings.parse_assignments(set_ or ()),
+        configuration,
+        trust_model_code=trust_model_code,
+    )
+    found = running.show(request, as_json=json, quiet=quiet)
+    from agnes.engine import exit_code
+
+    raise typer.Exit(exit_code(found))

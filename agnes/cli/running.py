@@ -1,0 +1,32 @@
+"""Running a request before a person's eyes, or for a program."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from agnes.engine import Request
+    from agnes.results import Report
+
+
+def show(request: Request, *, as_json: bool = False, quiet: bool = False) -> Report:
+    """Run, with progress on standard error and the report on standard output; Ctrl-C leaves with 130."""
+    from agnes import engine
+    from agnes.reports import json, terminal
+
+    watch = None if quiet else terminal.Watch(terminal.console(stderr=True))
+    try:
+        report = engine.run(request, progress=watch, listeners=[watch] if watch else [])
+    except KeyboardInterrupt:
+        kept = request.output is not None and (request.output / "report.json").exists()
+        where = f"; what was found by then is in {request.output}/report.json" if kept else ""
+        print(f"agnes: interrupted{where}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        sys.stdout.write(json.as_text(report))
+    else:
+        terminal.summary(report, request.output, terminal.console())
+    return report

@@ -1,0 +1,1 @@
+"""Reports: the same findings for a terminal, a program, and the eye."""

@@ -1,0 +1,75 @@
+"""What a report says of the data and of where it was made."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import agnes
+from agnes.memory import process_peak
+
+if TYPE_CHECKING:
+    from agnes.backend import Backend
+    from agnes.registry import Registry
+    from agnes.samples import Samples
+    from agnes.selection import Selection
+
+_TOLD = ("torch", "numpy", "pluggy", "pillow", "onnx", "onnxruntime", "onnxruntime-gpu", "onnx2torch", "safetensors")
+
+
+def of_samples(samples: Samples) -> dict[str, Any]:
+    """The images of a run."""
+    labels = samples.labels
+    return {
+        "source": samples.source,
+        "images": len(samples),
+        "shape": list(samples.shape),
+        "labelled": samples.labelled,
+        "classes": None if labels is None else len(labels.unique()),
+        "test_images": 0 if samples.test is None else len(samples.test),
+        "sha256": samples.sha256,
+        "notes": list(samples.notes),
+    }
+
+
+def describe(backend: Backend, registry: Registry, chosen: Selection) -> dict[str, Any]:
+    """The machine, the versions, and the plugins that could not take part."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "agnes": agnes.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "versions": versions(),
+        "blocked": sorted(p.name for p in registry.blocked),
+        "broken_plugins": list(chosen.broken),
+        **backend.describe(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of the libraries that results depend on."""
+    found = {}
+    for name in _TOLD:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def with_peak(described: Mapping[str, Any], backend: Backend) -> dict[str, Any]:
+    """With the most memory that the process has held so far, in bytes."""
+    return {**described, "peak_memory": process_peak(), "peak_device_memory": _device_peak(backend)}
+
+
+def _device_peak(backend: Backend) -> int | None:
+    if backend.device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated(backend.device)

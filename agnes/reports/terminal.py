@@ -1,0 +1,201 @@
+"""What a person sees of a run: progress while it lasts, and a summary at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from agnes.hookspecs import hookimpl
+from agnes.text import counted, printable
+
+if TYPE_CHECKING:
+    from agnes.health import Health
+    from agnes.results import MethodRun, Repair, Report, Trigger
+
+_STYLE = {"clean": "bold green", "backdoored": "bold red", "inconclusive": "bold yellow"}
+_SHOWN = 5  # triggers and candidates in the summary; the report has them all
+_PLAIN_WIDTH = 110  # of lines that do not go to a terminal
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that never reads markup in what it is given."""
+    made = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    return made if made.is_terminal else Console(
+        stderr=stderr, markup=False, highlight=False, emoji=False, width=_PLAIN_WIDTH, soft_wrap=True
+    )
+
+
+class Watch:
+    """Shows a run as it goes: bars on a terminal, one line a stage elsewhere. Listens to the events of a run."""
+
+    def __init__(self, to: Console) -> None:
+        self._to = to
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=to,
+            transient=True,
+            disable=not to.is_terminal,
+        )
+        self._tasks: list[Any] = []
+
+    def begin(self, what: str, total: int) -> None:
+        if not self._tasks:
+            self._bars.start()
+        self._tasks.append(self._bars.add_task(printable(what, 40), total=total))
+
+    def tick(self, amount: int) -> None:
+        if self._tasks:
+            self._bars.advance(self._tasks[-1], amount)
+
+    def end(self) -> None:
+        if self._tasks:
+            self._bars.remove_task(self._tasks.pop())
+        if not self._tasks:
+            self._bars.stop()
+
+    @hookimpl
+    def stage_finished(self, stage: str, runs: Sequence[MethodRun], results: Sequence[Any]) -> None:
+        for run in runs:
+            said = f"{run.status}: {printable(run.reason)}" if run.status != "ok" else _found(stage, run, results)
+            self._to.print(Text(f"{stage:<12} {run.name:<14} {run.seconds:6.1f} s  {said}"))
+
+
+def _found(stage: str, run: MethodRun, results: Sequence[Any]) -> str:
+    mine = [r for r in results if r.method == run.name]
+    if stage == "abstraction":
+        kept = sum(int(r.positions[layer].sum()) for r in mine for layer in r.positions)
+        return f"{counted(kept, 'representative')} in {counted(len(mine[0].positions), 'layer')}" if mine else "nothing"
+    nouns = {"stimulation": "candidate", "inversion": "trigger", "diagnosis": "score", "mitigation": "repair"}
+    return counted(len(mine), nouns.get(stage, "result"))
+
+
+def summary(report: Report, folder: Path | None, to: Console) -> None:
+    """The report in one screen."""
+    to.print()
+    to.print(Text(_model_line(report)))
+    _verdict(report, to)
+    _triggers(report, to)
+    for repair in report.repairs:
+        _repair(report, repair, to)
+    _doubts(report, to)
+    if folder is not None:
+        to.print(Text(f"report   {folder}/report.json"))
+
+
+def _model_line(report: Report) -> str:
+    model, data = report.model, report.data
+    shape = "x".join(str(n) for n in model["input_shape"])
+    images = counted(data["images"], "image") + ("" if data["labelled"] else " without labels")
+    return (
+        f"{printable(model['name'], 60)}: {model['classes']} classes, {shape}, {counted(model['layers'], 'layer')}, "
+        f"{model['parameters']:,} parameters; {images}; {report.timings.get('total', 0):.0f} s"
+    )
+
+
+def _verdict(report: Report, to: Console) -> None:
+    verdict = report.verdict
+    line = Text("verdict  ")
+    line.append(verdict.status.upper(), _STYLE[verdict.status])
+    if verdict.probability is not None:
+        line.append(f", probability of a backdoor {_probability(verdict.probability)}")
+    if verdict.target is not None:
+        line.append(f", target class {verdict.target} ({printable(verdict.target_name, 40)})")
+    to.print(line)
+    for reason in verdict.reasons:
+        to.print(Text(f"         {printable(reason)}"))
+
+
+def _probability(value: float) -> str:
+    return "above 0.999" if value > 0.999 else f"{value:.3f}"
+
+
+def _triggers(report: Report, to: Console) -> None:
+    if not report.triggers:
+        return
+    from agnes.reports.json import trigger_stem
+
+    numbered = list(enumerate(report.triggers))[:_SHOWN]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("trigger", "to class", "success", "pixels", "size", "anomaly", "from"):
+        table.add_column(name, justify="left" if name in ("trigger", "to class", "from") else "right")
+    for index, trigger in numbered:
+        anomaly = "" if trigger.anomaly_index is None else f"{trigger.anomaly_index:.1f}"
+        table.add_row(
+            Text(f"{trigger_stem(index, trigger)}.png" if report.written else trigger.method),
+            Text(_class(report, trigger.target)),
+            f"{trigger.asr:.0%}",
+            str(trigger.pixels),
+            f"{trigger.l1:.1f}",
+            anomaly,
+            Text(_origin(trigger)),
+            style="red" if trigger.convicts else "",
+        )
+    to.print(table)
+    if len(report.triggers) > _SHOWN:
+        to.print(Text(f"         and {len(report.triggers) - _SHOWN} less unusual"))
+
+
+def _class(report: Report, target: int) -> str:
+    return f"{target} {printable(report.model['class_names'][target], 30)}"
+
+
+def _origin(trigger: Trigger) -> str:
+    return f"{printable(trigger.layer, 24)} channel {trigger.channel}" if trigger.layer is not None else trigger.purpose
+
+
+def _repair(report: Report, repair: Repair, to: Console) -> None:
+    to.print(Text(f"repair   {repair.method}: {counted(len(repair.changes), 'change')}"))
+    if repair.accuracy_before is not None and repair.accuracy_after is not None:
+        to.print(
+            Text(
+                f"         accuracy {repair.accuracy_before:.1%} before, {repair.accuracy_after:.1%} after, "
+                f"on {counted(repair.accuracy_images, 'image')}"
+            )
+        )
+    for outcome in repair.outcomes:
+        to.print(
+            Text(
+                f"         the trigger to {_class(report, outcome.target)} succeeds on {outcome.before:.0%} before, "
+                f"{outcome.after:.0%} after, of {counted(outcome.images, 'image')}"
+            )
+        )
+    if repair.rescan is not None:
+        to.print(Text("         re-scan: ").append(repair.rescan.status, _STYLE[repair.rescan.status]))
+    for note in repair.notes:
+        to.print(Text(f"         {printable(note)}"))
+    if repair.exported:
+        to.print(Text(f"         written to {repair.exported}"))
+
+
+def _doubts(report: Report, to: Console) -> None:
+    """What did not run as it should have."""
+    for run in report.methods:
+        if run.status != "ok":
+            to.print(Text(f"{run.status:<8} {run.name} ({run.stage}): {printable(run.reason)}"))
+    for broken in report.environment.get("broken_plugins", ()):
+        to.print(Text(f"broken   {printable(broken, 400)}"))
+    if not report.complete:
+        to.print(Text("stopped  the run was interrupted; the report holds what was found by then"))
+
+
+def health(found: Health, to: Console) -> None:
+    """What `agnes doctor` found."""
+    for name, version in found.versions.items():
+        to.print(Text(f"{name:<18} {version}"))
+    for name, value in found.device.items():
+        to.print(Text(f"{name:<18} {value}"))
+    to.print(Text(f"{'plugins':<18} {found.plugins}"))
+    for problem in found.problems:
+        to.print(Text("problem  ", "bold red").append(printable(problem, 500), "default"))
+    if found.sound:
+        to.print(Text("all is well", "bold green"))
