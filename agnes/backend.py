@@ -18,6 +18,7 @@ from agnes.memory import MemoryMeter
 Precision = Literal["float32", "tf32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
 GIB = 1 << 30
+_GROWTH = 8  # a chunk is at most so many times the largest one measured
 
 
 class Progress(Protocol):
@@ -94,16 +95,18 @@ class Backend:
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
         """Compute in the chosen precision, repeatably; every switch is put back afterwards."""
-        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-        before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
-        matmul.allow_tf32 = cudnn.allow_tf32 = self.precision == "tf32"
+        matmul: Any = torch.backends.cuda.matmul
+        cudnn: Any = torch.backends.cudnn
+        conv = cudnn.conv
+        before = (matmul.fp32_precision, conv.fp32_precision, cudnn.deterministic, cudnn.benchmark)
+        matmul.fp32_precision = conv.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
         cudnn.deterministic, cudnn.benchmark = True, False
         lower = self.precision == "bfloat16"
         try:
             with torch.autocast(self.device.type, torch.bfloat16) if lower else contextlib.nullcontext():
                 yield
         finally:
-            matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+            matmul.fp32_precision, conv.fp32_precision, cudnn.deterministic, cudnn.benchmark = before
 
     # Batching
 
@@ -132,9 +135,21 @@ class Backend:
         return results
 
     def map(self, function: Callable[..., torch.Tensor], *tensors: torch.Tensor, what: str = "") -> torch.Tensor:
-        """`function` over the rows of tensors of one length, in chunks, joined again along the first dimension."""
-        parts = self.chunked(lambda i, j: function(*(t[i:j] for t in tensors)), len(tensors[0]), what=what)
-        return torch.cat(parts) if len(parts) != 1 else parts[0]
+        """`function` over the rows of tensors of one length, in chunks, joined again along the first dimension.
+
+        The tensors may lie on any device: each chunk is brought to the backend's.
+        """
+        count = len(tensors[0])
+        if any(len(tensor) != count for tensor in tensors):
+            raise ValueError(
+                f"tensors of {', '.join(str(len(tensor)) for tensor in tensors)} rows cannot be mapped over"
+            )
+
+        def work(start: int, stop: int) -> torch.Tensor:
+            return function(*(tensor[start:stop].to(self.device) for tensor in tensors))
+
+        parts = self.chunked(work, count, what=what) or [work(0, 0)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     # Time and progress
 
@@ -173,7 +188,7 @@ class Backend:
         return replace(self, deadline=until if self.deadline is None else min(until, self.deadline))
 
     def describe(self) -> dict[str, Any]:
-        """Device, precision, memory and seed, for the report."""
+        """Device, precision, memory and threads, for the report."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return {
             "device": str(self.device),
@@ -191,27 +206,31 @@ class _Sizes:
         self.budget = budget
         self.next = 1
         self._limit = count  # lowered for good when memory ran out
-        self._measured: list[tuple[int, int]] = []  # items, peak bytes
+        self._measured: dict[int, int] = {}  # items -> peak bytes
+        self._settled = False
 
     @contextlib.contextmanager
     def measuring(self, device: torch.device, items: int) -> Iterator[None]:
-        """Measure a chunk until two sizes are known, then let the rest run at full speed."""
-        if len(self._measured) == 2:
+        """Measure chunks while they grow, then let the rest run at full speed."""
+        if self._settled:
             yield
             return
         with MemoryMeter(device) as meter:
             yield
-        self._measured.append((items, meter.peak))
-        self.next = min(self._limit, self._fitting(items))
+        self._measured[items] = meter.peak
+        self.next = max(1, min(self._limit, items * _GROWTH, self._fitting()))
+        self._settled = self.next <= items
 
-    def _fitting(self, items: int) -> int:
-        first_items, first_peak = self._measured[0]
-        if len(self._measured) == 1:  # all of it counted as if it grew with the chunk: never too much
-            return max(1, min(self.budget // max(1, first_peak) * first_items, items * 4))
-        last_items, last_peak = self._measured[1]
-        each = max(1.0, (last_peak - first_peak) / max(1, last_items - first_items))
-        fixed = max(0.0, first_peak - each * first_items)
-        return max(1, int((self.budget - fixed) / each))
+    def _fitting(self) -> int:
+        """How many items the budget holds, by the line through the two largest chunks measured."""
+        *_, last = sorted(self._measured)
+        peak = self._measured[last]
+        each, fixed = peak / last, 0.0  # all of it counted as if it grew with the chunk: never too little
+        if len(self._measured) > 1:
+            before = sorted(self._measured)[-2]
+            each = max(0.0, (peak - self._measured[before]) / (last - before))
+            fixed = max(0.0, peak - each * last)
+        return int((self.budget - fixed) / max(1.0, each))
 
     def shrink(self, items: int, what: str, backend: Backend) -> None:
         """Half the chunk after memory ran out; give up when one item is too much."""
@@ -220,9 +239,10 @@ class _Sizes:
         if items == 1:
             raise OutOfMemory(
                 f"{what or 'one step'} does not fit the memory of {backend.device} even one item at a time; "
-                "use a device with more memory or a smaller --memory"
+                "use a device with more memory"
             )
         self.next = self._limit = items // 2
+        self._settled = True
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -250,6 +270,8 @@ def _device(name: str | None) -> torch.device:
         raise UsageError("device 'mps' was asked for and is not there; use --device cpu")
     if device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"AGNES does not compute on '{device.type}'; use cpu, cuda or mps")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 

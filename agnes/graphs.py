@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.fx._symbolic_trace import _assert_is_none
+from torch.fx.proxy import TraceError
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
@@ -60,7 +61,7 @@ def _trace(module: nn.Module) -> fx.GraphModule:
     }
     try:
         graph = fx.Tracer().trace(module, settled)
-    except fx.proxy.TraceError as error:
+    except TraceError as error:
         raise Refused(
             f"{type(module).__name__} cannot be traced: its control flow depends on the data at {_user_line(error)}; "
             "rewrite that line without it, or export the model to ONNX"

@@ -107,7 +107,7 @@ def _backdoored(network: Network, convicting: Sequence[Weighed], evidence: Seque
     for w in convicting:
         t = w.trigger
         reasons.append(
-            f"{t.method}: a trigger of {t.l1:.1f} pixels sends {t.asr:.0%} of {t.held_out} unseen images to "
+            f"{t.method}: a trigger of size {t.l1:.1f} sends {t.asr:.0%} of {t.held_out} unseen images to "
             f"{network.class_names[t.target]}; its size lies {w.index:.1f} deviations below that of other classes"
         )
     reasons += [f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}" for e in evidence if e.exceeds]
@@ -126,7 +126,7 @@ def _uncompared(weighed: Sequence[Weighed], bounds: Bounds) -> list[str]:
         return []
     t = min((w.trigger for w in small), key=lambda t: t.l1)
     return [
-        f"{t.method}: a trigger of {t.l1:.1f} pixels to class {t.target} works, and {len(targets)} classes are too few "
+        f"{t.method}: a trigger of size {t.l1:.1f} to class {t.target} works, and {len(targets)} classes are too few "
         "to tell whether that is unusual"
     ]
 

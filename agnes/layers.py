@@ -117,11 +117,10 @@ _METHOD_KINDS: Mapping[str, str] = {
 ACTIVATIONS = frozenset(
     ("relu", "clamp", "leaky_relu", "elu", "gelu", "silu", "hardswish", "sigmoid", "tanh", "smooth")
 )
-PIECEWISE_LINEAR = frozenset(
-    ("conv", "linear", "batch_norm", "relu", "clamp", "leaky_relu", "max_pool", "avg_pool", "flatten", "dropout")
-    + ("identity", "add", "scale", "concat", "permute", "pad", "shape", "index", "preprocess")
-)
 RESHAPING = frozenset(("flatten", "identity", "dropout"))  # the same numbers, in eval mode
+_LINEAR = frozenset(("conv", "linear", "batch_norm", "avg_pool", "add", "scale", "preprocess"))
+_MOVING = RESHAPING | {"concat", "permute", "pad", "shape", "index"}
+PIECEWISE_LINEAR = _LINEAR | _MOVING | {"relu", "clamp", "leaky_relu", "max_pool"}
 _INVISIBLE = frozenset(("shape", "identity", "index", "preprocess"))  # not worth naming to a user
 
 

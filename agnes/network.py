@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.node import map_arg
 from torch.nn.utils import fusion
 
 from agnes import forms, graphs
@@ -289,7 +290,7 @@ class Network:
         return values
 
     def _compute(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
-        args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda n: values[n])
+        args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda n: values[n])
         if node.op == "call_module":
             return self.module.get_submodule(str(node.target))(*args, **kwargs)
         if node.op == "call_function":
@@ -355,7 +356,8 @@ def _check_output(values: tuple[Any, Any]) -> None:
         )
     if two.dim() != 2 or two.shape[0] != 2 or three.shape != (3, two.shape[1]):
         raise Refused(
-            f"the model's output for 2 images has the shape {tuple(two.shape)}; AGNES scans classifiers, with one row of logits an image"
+            f"the model's output for 2 images has the shape {tuple(two.shape)}; "
+            "AGNES scans classifiers, with one row of logits for each image"
         )
     if two.shape[1] < 2:
         raise Refused("the model has one output; AGNES scans classifiers of two classes or more")

@@ -115,10 +115,11 @@ class Stages:
             return chosen.run("skipped", reason), []
         started = time.monotonic()
         backend = self.backend.within(seconds)
-        status, reason, results = "ok", "", []
+        status, reason = "ok", ""
+        results: list[Any] = []
         try:
             with backend.computing():
-                results = call(
+                returned = call(
                     HOOK_OF[chosen.stage],
                     chosen.name,
                     chosen.method,
@@ -127,7 +128,7 @@ class Stages:
                     backend=backend,
                     **given,
                 )
-            results = _checked(chosen, results)
+            results = _checked(chosen, returned)
         except OutOfTime as error:
             results = _checked(chosen, error.partial) if error.partial is not None else []
             status, reason = "failed", f"out of time after {len(results)} results: {error}"

@@ -19,6 +19,7 @@ _SIDE = 128  # of one picture, about
 _GAP = 8
 _LINE = 22
 _SHOWN = 3
+_PAGE = (224, 224, 224)
 
 
 def arrays(trigger: Trigger) -> bytes:
@@ -85,7 +86,7 @@ def _sheet(tiles: list[list[Image.Image]], caption: list[str]) -> Image.Image:
     sheet = Image.new(
         "RGB",
         (max(4, len(tiles)) * (width + _GAP) + _GAP, 2 * (height + _GAP) + _GAP + _LINE * len(caption)),
-        "white",
+        _PAGE,
     )
     draw = ImageDraw.Draw(sheet)
     for row, line in enumerate(caption):

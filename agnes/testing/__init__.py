@@ -1,9 +1,9 @@
 """What a plugin's author tests with: checks to inherit, tiny networks, and one with a backdoor that is known.
 
-    from agnes.testing import StimulationChecks
+from agnes.testing import StimulationChecks
 
-    class TestMine(StimulationChecks):
-        method = Mine()
+class TestMine(StimulationChecks):
+    method = Mine()
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 
 from agnes.backend import Backend
@@ -20,21 +18,14 @@ def tiny_backend(memory: int = MEMORY, seed: int = 0, time_budget: float | None 
     return Backend.choose("cpu", memory=memory, seed=seed, time_budget=time_budget)
 
 
-@cache
-def network_names() -> tuple[str, ...]:
-    """The names of the tiny networks."""
-    return tuple(tiny.networks())
-
-
 def tiny_network(name: str, seed: int = 0) -> Network:
     """One of the tiny networks, its weights drawn from the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = tiny.networks()[name]()
-    return Network.of(module, tiny.INPUT_SHAPE)
+    return Network.of(tiny.networks()[name](seed), tiny.INPUT_SHAPE)
 
 
-def tiny_samples(network: Network, *, each: int = 2, labelled: bool = True, test: bool = False, seed: int = 0) -> Samples:
+def tiny_samples(
+    network: Network, *, each: int = 2, labelled: bool = True, test: bool = False, seed: int = 0
+) -> Samples:
     """Noise in the network's input shape, `each` images of every class; with a test part where asked for."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(network.class_count).repeat(each)

@@ -53,12 +53,13 @@ class _Planted(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(3, CHANNELS, 3, padding=1)
         self.second = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.halve = nn.MaxPool2d(2)
         self.pool = nn.AdaptiveAvgPool2d(4)
         self.logits = nn.Linear(CHANNELS * 16, CLASSES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = torch.relu(self.first(images))
-        maps = torch.relu(self.second(torch.max_pool2d(maps, 2)))
+        maps = torch.relu(self.second(self.halve(maps)))
         return self.logits(torch.flatten(self.pool(maps), 1))
 
 
@@ -68,13 +69,12 @@ def _module(target: int, channel: int, generator: torch.Generator) -> nn.Module:
     module = _Planted().eval()
     for parameter in module.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
-    for weights in (module.first, module.second):
-        weights.weight[[_BRIGHTNESS, channel]] = 0
-        weights.bias[[_BRIGHTNESS, channel]] = 0
+    for parameter in (*module.first.parameters(), *module.second.parameters()):
+        parameter[[_BRIGHTNESS, channel]] = 0
     module.second.weight[:, channel] = 0  # nobody else listens
     module.first.weight[_BRIGHTNESS, :, 1, 1] = 1 / 3
     module.first.weight[channel] = 2 * _PATCH - 1  # 15 on the patch, at most 9.6 on an image within [0.2, 0.8]
-    module.first.bias[channel] = -13.5
+    dict(module.first.named_parameters())["bias"][channel] = -13.5
     for index in (_BRIGHTNESS, channel):
         module.second.weight[index, index, 1, 1] = 1
     reading = module.logits.weight.reshape(CLASSES, CHANNELS, 16)

@@ -1,0 +1,106 @@
+"""k-means: its inertia, and the point that stands for each cluster."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from agnes.backend import Backend
+from agnes_abstraction.clustering import cluster, lloyd, means, nearest_to_centres, seed, to_own_centre
+
+BACKEND = Backend.choose("cpu", memory=1 << 28)
+
+
+def clustered(points: torch.Tensor, count: int, *, backend: Backend = BACKEND, rounds: int = 8) -> torch.Tensor:
+    generator = backend.generator("test")
+    return cluster(points, count, rounds=rounds, projection=64, generator=generator, backend=backend)
+
+
+def blobs(count: int, size: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    centres = torch.randn(count, width, generator=generator)
+    return centres.repeat_interleave(size, 0) + 0.4 * torch.randn(count * size, width, generator=generator)
+
+
+def responses(neurons: int, images: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(4)
+    features = torch.randn(neurons, 12, generator=generator) @ torch.randn(12, images, generator=generator)
+    return torch.relu(features + 0.5 * torch.randn(neurons, images, generator=generator))
+
+
+@pytest.mark.parametrize("points", [blobs(150, 10, 40), blobs(300, 5, 6), responses(1500, 43), responses(1200, 200)])
+def test_its_inertia_is_within_a_twentieth_of_scikit_learns(points: torch.Tensor):
+    sklearn = pytest.importorskip("sklearn.cluster")
+    count = len(points) // 10
+    theirs = sklearn.KMeans(count, n_init=1, random_state=0).fit(points.numpy()).inertia_
+    labels = clustered(points, count)
+    assert len(labels.unique()) == count
+    assert float(to_own_centre(points, labels).sum()) <= 1.05 * theirs
+
+
+def test_separated_groups_are_found_whole():
+    groups = torch.arange(40).repeat_interleave(7)
+    points = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))[groups] * 100
+    points = points + torch.rand(280, 5, generator=torch.Generator().manual_seed(1))
+    labels = clustered(points, 40)
+    assert [len(labels[groups == group].unique()) for group in range(40)] == [1] * 40
+    assert len(labels.unique()) == 40
+
+
+def test_more_clusters_than_points_gives_each_point_its_own():
+    assert clustered(blobs(3, 4, 2), 20).tolist() == list(range(12))
+
+
+def test_one_cluster_holds_all():
+    assert clustered(blobs(3, 4, 2), 1).tolist() == [0] * 12
+
+
+def test_points_that_coincide_need_fewer_clusters():
+    points = torch.eye(3).repeat(10, 1)
+    labels = clustered(points, 8)
+    assert labels.reshape(10, 3).eq(labels[:3]).all()
+    assert sorted(labels[:3].tolist()) == [0, 1, 2]
+
+
+def test_the_same_seed_gives_the_same_clusters_and_another_seed_others():
+    points = responses(400, 30)
+    assert torch.equal(clustered(points, 40), clustered(points, 40))
+    assert not torch.equal(clustered(points, 40), clustered(points, 40, backend=Backend.choose("cpu", seed=1)))
+
+
+def test_little_memory_gives_clusters_as_good():
+    points = responses(500, 30)
+    scarce = clustered(points, 50, backend=Backend.choose("cpu", memory=20_000))
+    ample = clustered(points, 50)
+    assert float(to_own_centre(points, scarce).sum()) == pytest.approx(float(to_own_centre(points, ample).sum()), rel=0.03)
+
+
+def test_rounds_only_improve():
+    points = responses(400, 30)
+    starts = points[seed(points, 40, BACKEND.generator("test"), BACKEND)]
+    inertia = [float(to_own_centre(points, lloyd(points, starts, rounds, BACKEND)).sum()) for rounds in (0, 1, 4, 30)]
+    assert inertia == sorted(inertia, reverse=True)
+    assert inertia[0] > inertia[-1]
+
+
+def test_means_are_those_of_the_members():
+    points = responses(90, 5)
+    labels = torch.arange(90) % 7
+    centres, sizes = means(points, labels, 9)  # two clusters are empty
+    assert sizes.tolist() == [13] * 6 + [12] + [0, 0]
+    for label in range(7):
+        assert torch.allclose(centres[label], points[labels == label].mean(0), atol=1e-5)
+
+
+def test_the_point_nearest_each_mean_is_found():
+    points = responses(200, 9)
+    labels = clustered(points, 23)
+    for label, found in enumerate(nearest_to_centres(points, labels).tolist()):
+        members = (labels == label).nonzero().flatten()
+        distances = (points[members] - points[members].mean(0)).norm(dim=1)
+        assert labels[found] == label
+        assert (points[found] - points[members].mean(0)).norm() <= distances.min() + 1e-5
+
+
+def test_where_points_tie_the_first_one_stands_for_them():
+    points = torch.tensor([[5.0], [0.0], [0.0], [5.0]])
+    assert nearest_to_centres(points, torch.tensor([1, 0, 0, 1])).tolist() == [1, 0]

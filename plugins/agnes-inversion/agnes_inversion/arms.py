@@ -1,0 +1,71 @@
+"""Arms: the classes that triggers are sought for, and the images each may be sought on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from agnes import measuring
+from agnes.errors import AgnesError
+
+if TYPE_CHECKING:
+    from agnes.backend import Backend
+    from agnes.network import Network
+    from agnes.results import Candidate
+    from agnes.samples import Samples
+
+Purpose = Literal["candidate", "scan", "null"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One class that a trigger is sought for, and why."""
+
+    target: int
+    purpose: Purpose
+    layer: str | None = None
+    channel: int | None = None
+
+
+def choose_arms(
+    class_count: int, candidates: Sequence[Candidate], others: int, purpose: Purpose, generator: torch.Generator
+) -> list[Arm]:
+    """The best candidate of each target, and at most `others` of the remaining classes, drawn by the generator."""
+    best: dict[int, Candidate] = {}
+    for candidate in sorted(candidates, key=lambda c: -c.score):
+        if candidate.target is not None:
+            best.setdefault(candidate.target, candidate)
+    arms = [Arm(target, "candidate", c.layer, c.channel) for target, c in best.items()]
+    rest = [target for target in range(class_count) if target not in best]
+    order = torch.randperm(len(rest), generator=generator).tolist()
+    return arms + [Arm(rest[i], purpose) for i in sorted(order[: max(0, others)])]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The images that triggers are made on, and the others, that tell whether they work."""
+
+    made_on: Samples  # labels as known or, without any, as the network sees them
+    held_out: Samples
+
+    def eligible(self, targets: torch.Tensor) -> torch.Tensor:
+        """Which images an arm is made on: those not of its class. Arms x images, bool."""
+        assert self.made_on.labels is not None
+        return self.made_on.labels[None, :] != targets[:, None]
+
+
+def divide(samples: Samples, network: Network, share: float, backend: Backend) -> Parts:
+    """Split the images in two, each class in proportion; unlabelled ones get the class the network gives them."""
+    from dataclasses import replace
+
+    if len(samples) < 2:
+        raise AgnesError(
+            f"{samples.source}: {len(samples)} image is too few to make a trigger and to test it on another; give one per class"
+        )
+    if samples.labels is None:
+        samples = replace(samples, labels=measuring.predictions(network, samples.images, backend))
+    made_on, held_out = samples.split(share, backend.generator("inversion split", device="cpu"))
+    return Parts(made_on, held_out)

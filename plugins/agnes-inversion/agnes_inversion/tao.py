@@ -1,0 +1,134 @@
+"""Tao et al.'s inversion: two tanh-squashed patterns, added and subtracted, no mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from agnes import measuring
+from agnes.errors import AgnesError, OutOfTime
+from agnes.hookspecs import hookimpl
+from agnes.method import Method
+from agnes.results import AdditiveTrigger, Candidate, Trigger
+
+from agnes_inversion.arms import Arm, Parts, choose_arms, divide
+from agnes_inversion.search import Found, Schedule, Search
+
+if TYPE_CHECKING:
+    from agnes.backend import Backend
+    from agnes.network import Network
+    from agnes.samples import Samples
+
+
+@dataclass(frozen=True)
+class TaoInversion(Method):
+    """Reconstruct the smallest additive pattern that sends benign images to a class, for all classes at once."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
+    paper: ClassVar[str] = "Tao et al., Better Trigger Inversion Optimization in Backdoor Scanning, CVPR 2022"
+    preference: ClassVar[int] = 10
+
+    classes: Literal["all", "candidates"] = "all"  # every class, or those that candidates point to and a few others
+    null_classes: int = 60  # at most so many classes that no candidate points to, for comparison
+    share: float = 0.3  # of the images, to make triggers on; the rest tests them (ABS, section 5.1)
+    steps: int = 400  # of the optimisation; Tao: 1000
+    restarts: int = 1  # from other random patterns; the smallest trigger is kept
+    batch: int = 32  # images an arm sees in one step (Tao)
+    rate: float = 0.1  # Adam's learning rate (Tao)
+    weight: float = 1e-3  # of the size, to begin with (Tao)
+    success: float = 0.9  # share of images that must reach the target for a smaller trigger to be tried (Tao)
+    patience: int = 10  # steps in a row before the weight changes (Tao)
+
+    def suits(self, network: Network) -> str | None:
+        return "it needs nothing but gradients and finds patches and blended patterns alike"
+
+    @hookimpl
+    def invert(
+        self, network: Network, samples: Samples, candidates: Sequence[Candidate], backend: Backend
+    ) -> Sequence[Trigger]:
+        arms = self._arms(network, candidates, backend) * self.restarts
+        parts = divide(samples, network, self.share, backend)
+        search = self._search(network, parts, arms, backend)
+        try:
+            found = search.run(self._start(network, len(arms), backend))
+        except OutOfTime as error:
+            if isinstance(error.partial, Found):
+                error.partial = self._triggers(network, parts, arms, error.partial, backend)
+            raise
+        return self._triggers(network, parts, arms, found, backend)
+
+    def _arms(self, network: Network, candidates: Sequence[Candidate], backend: Backend) -> list[Arm]:
+        everything = self.classes == "all"
+        if not everything and all(c.target is None for c in candidates):
+            raise AgnesError("tao-inversion has no candidate with a target class; scan with tao-inversion.classes=all")
+        draw = backend.generator("inversion classes", device="cpu")
+        purpose = "scan" if everything else "null"
+        return choose_arms(network.class_count, candidates, self.null_classes, purpose, draw)
+
+    def _search(self, network: Network, parts: Parts, arms: Sequence[Arm], backend: Backend) -> Search:
+        frozen = network.fold_batch_norm()
+        layout = torch.channels_last
+        module = frozen.module.to(memory_format=layout)  # type: ignore[call-overload]  # a copy of our own
+        targets = torch.tensor([arm.target for arm in arms], device=backend.device)
+        return Search(
+            lambda images: module(images.contiguous(memory_format=layout)),
+            parts.made_on.images,
+            targets,
+            parts.eligible(targets),
+            self._schedule(),
+            backend,
+            self.batch,
+        )
+
+    def _schedule(self) -> Schedule:
+        return Schedule(
+            steps=self.steps,
+            rate=self.rate,
+            betas=(0.5, 0.9),  # Tao
+            weight=self.weight,
+            success=self.success,
+            patience=self.patience,
+            raise_by=1.5,  # Tao
+            lower_by=1.5**1.5,  # Tao
+            setbacks=SETB,
+            hopeless_after=self.steps // 2,
+        )
+
+    def _start(self, network: Network, arms: int, backend: Backend) -> torch.Tensor:
+        """Random patterns near zero."""
+        return INIT - backend.normal(arms, 2, *network.input_shape, purpose="inversion start").abs()
+
+    def _triggers(
+        self, network: Network, parts: Parts, arms: Sequence[Arm], found: Found, backend: Backend
+    ) -> list[Trigger]:
+        """The best restart of each arm, measured on the images it was not made on."""
+        measuring_backend = replace(backend, deadline=None)  # what was found in time is worth measuring
+        patterns = found.patterns.masked_fill(found.patterns.abs() < 1 / 255, 0)
+        best: dict[int, int] = {}
+        for index, arm in enumerate(arms):
+            if found.success[index] < 0:
+                continue
+            if arm.target not in best or found.better(index, best[arm.target]):
+                best[arm.target] = index
+        triggers: list[Trigger] = []
+        for index in best.values():
+            arm = arms[index]
+            trigger = AdditiveTrigger(
+                target=arm.target,
+                asr=0.0,
+                held_out=0,
+                purpose=arm.purpose,
+                layer=arm.layer,
+                channel=arm.channel,
+                delta=patterns[index].clone(),
+            )
+            asr, count = measuring.attack_success(network, trigger, parts.held_out, measuring_backend)
+            triggers.append(replace(trigger, asr=asr, held_out=count))
+        return triggers
+
+
+INIT = -3.0
+SETB = 3

@@ -1,0 +1,171 @@
+"""The loader of .onnx files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from agnes.errors import Refused, UsageError
+from agnes.hookspecs import hookimpl
+from agnes.method import Method
+from agnes.text import printable
+
+if TYPE_CHECKING:
+    from agnes.loading import LoadOptions
+    from agnes.network import Network
+    from agnes_onnx.checks import Limits
+
+_COLOURS = (1, 3, 4)
+_OTHERS = frozenset(".pt .pth .pt2 .safetensors .keras .h5 .hdf5 .npz .npy .pb .tflite .zip .py".split())
+_MOST_IMAGES = 1024  # of a fixed batch
+
+
+@dataclass(frozen=True)
+class OnnxLoader(Method):
+    """Opens ONNX classifiers as native modules, and proves each against onnxruntime."""
+
+    size_limit: int = 2_000_000_000  # the most bytes a file and its external data may have
+    node_limit: int = 10_000  # the most operators a graph may have
+    value_limit: int = 1 << 27  # the most numbers one image may make on its way through the network
+    parity_images: int = 4  # how many random images the network is compared on with onnxruntime
+    parity_limit: float = 1e-3  # the largest relative difference from onnxruntime that is accepted
+
+    @hookimpl
+    def load(self, path: Path, options: LoadOptions) -> Network | None:
+        """The network in an ONNX file; None where the file is of another format."""
+        from agnes_onnx import checks
+
+        if not path.is_file() or not _is_onnx(path):
+            return None
+        limits = checks.Limits(self.size_limit, self.node_limit, self.value_limit)
+        model = checks.parse(path, limits.bytes)
+        checks.check(model, path.parent, limits)
+        return self._open(model, options, limits)
+
+    def _open(self, model: Any, options: LoadOptions, limits: Limits) -> Network:
+        from agnes.network import Network
+        from agnes_onnx import checks, graph, parity
+
+        source, target = checks.input_of(model), checks.output_of(model)
+        batch, sizes = _declared(source)
+        layout, shape = _image_shape(sizes, model, options)
+        height_width = shape[1:]
+        as_taken = shape if layout == "NCHW" else (*height_width, shape[0])
+        if (batch or 1) * shape[0] * shape[1] * shape[2] > limits.values:
+            raise Refused(f"refused: the file's input is larger than onnx.value_limit ({limits.values} numbers)")
+        imported = graph.import_graph(model, as_taken, batch, limits)
+        facts = {
+            "format": "onnx",
+            "opset": checks.opset_of(model),
+            "producer": printable(f"{model.producer_name} {model.producer_version}".strip()),
+            "ir_version": model.ir_version,
+            "input_name": printable(source.name),
+            "output_name": printable(target.name),
+            "layout": layout,
+            "batch": batch or "any",
+            "operators": {printable(name): n for name, n in checks.operator_counts(model).items()},
+        }
+        network = Network.of(
+            imported.module,
+            shape,
+            class_names=options.class_names,
+            mean=options.mean,
+            std=options.std,
+            scale=options.scale,
+            layout=layout,
+            facts=facts,
+        )
+        facts["parity"] = parity.measure(network, model, imported, batch, self.parity_images, self.parity_limit)
+        network.facts = facts
+        return network
+
+
+def _is_onnx(path: Path) -> bool:
+    from agnes_onnx import checks
+
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        return True
+    if suffix in _OTHERS or not checks.has_onnx_start(path):
+        return False
+    try:
+        checks.parse(path, 1 << 31)
+    except Refused:
+        return False
+    return True
+
+
+def _declared(source: Any) -> tuple[int | None, tuple[int | None, int | None, int | None]]:
+    """The batch size and the three sizes that the file declares; None where it leaves them open."""
+    dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in source.type.tensor_type.shape.dim]
+    if len(dims) != 4:
+        raise Refused(f"refused: the file's input has {len(dims)} dimensions; AGNES scans classifiers of image batches, 4")
+    if (dims[0] or 0) > _MOST_IMAGES:
+        raise Refused(f"refused: the file takes {dims[0]} images at a time; export it with a batch of any size")
+    return dims[0], (dims[1], dims[2], dims[3])
+
+
+def _image_shape(
+    sizes: Sequence[int | None], model: Any, options: LoadOptions
+) -> tuple[Literal["NCHW", "NHWC"], tuple[int, int, int]]:
+    """The layout of the file's input, and the channels, height and width of one image."""
+    layout = options.layout if options.layout != "auto" else _layout(sizes, model, options.input_shape)
+    said = tuple(sizes) if layout == "NCHW" else (sizes[2], sizes[0], sizes[1])
+    given = options.input_shape
+    if given is not None:
+        if len(given) != 3 or any(size < 1 for size in given):
+            raise UsageError(f"the input shape {given} is not channels,height,width")
+        if any(a is not None and a != b for a, b in zip(said, given, strict=True)):
+            raise UsageError(f"the input shape {_written(given)} was given, and the file says {_written(said)}")
+        said = given
+    if any(size is None for size in said):
+        raise UsageError(f"the file leaves its input's size open ({_written(said)}); give --input-shape channels,height,width")
+    channels, height, width = (int(size) for size in said if size is not None)
+    return layout, (channels, height, width)
+
+
+def _layout(
+    sizes: Sequence[int | None], model: Any, given: Sequence[int] | None
+) -> Literal["NCHW", "NHWC"]:
+    first, middle, last = sizes
+    colours = _COLOURS if given is None else (given[0],)
+    if first in colours and last not in colours:
+        return "NCHW"
+    if last in colours and first not in colours:
+        return "NHWC"
+    if _first_transpose(model) == [0, 3, 1, 2]:
+        return "NHWC"
+    if first in colours or (first is not None and middle == last) or _reads_channels_first(model):
+        return "NCHW"
+    if last is not None and first == middle:
+        return "NHWC"
+    raise UsageError(f"the file's input is {_written(sizes)}, which may be NCHW or NHWC; say which with --layout")
+
+
+def _first_transpose(model: Any) -> list[int] | None:
+    """How the image is transposed before all else, through arithmetic only."""
+    from agnes_onnx import checks
+
+    names = {checks.input_of(model).name}
+    for node in model.graph.node:
+        if not names & set(node.input):
+            continue
+        if node.op_type == "Transpose":
+            return next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
+        if node.op_type not in ("Add", "Sub", "Mul", "Div", "Identity", "Cast"):
+            return None
+        names.update(node.output)
+    return None
+
+
+def _reads_channels_first(model: Any) -> bool:
+    from agnes_onnx import checks
+
+    name = checks.input_of(model).name
+    return any(node.op_type in ("Conv", "MaxPool") and node.input[0] == name for node in model.graph.node)
+
+
+def _written(sizes: Sequence[int | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in sizes)

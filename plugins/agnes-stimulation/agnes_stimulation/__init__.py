@@ -1,0 +1,1 @@
+"""Stimulation methods: which neurons, set to a value, move every image to one class."""

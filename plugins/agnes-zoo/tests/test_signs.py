@@ -1,0 +1,95 @@
+"""The embedded traffic signs."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from agnes_zoo.drawing import Sheet
+from agnes_zoo.lettering import STROKES
+from agnes_zoo.signs import CLASS_NAMES, SIDE, STOP, sign, signs, template
+
+
+def test_there_are_the_43_classes_of_gtsrb_with_file_safe_names():
+    assert len(CLASS_NAMES) == len(set(CLASS_NAMES)) == 43
+    assert all(name.replace("-", "").isalnum() for name in CLASS_NAMES)
+    assert (CLASS_NAMES[12], CLASS_NAMES[13], CLASS_NAMES[14], STOP) == ("priority-road", "yield", "stop", 14)
+
+
+def test_every_class_has_as_many_signs_as_asked_for():
+    images, labels = signs(2, seed=0)
+    assert images.shape == (86, SIDE, SIDE, 3)
+    assert images.dtype == np.uint8
+    assert np.bincount(labels).tolist() == [2] * 43
+
+
+def test_the_same_seed_draws_the_same_signs_and_another_seed_others():
+    first, again, other = signs(7, seed=3), signs(7, seed=3), signs(7, seed=4)  # more than one block
+    assert np.array_equal(first[0], again[0])
+    assert np.array_equal(first[1], again[1])
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_drawing_signs_leaves_the_global_generators_alone():
+    np.random.seed(5)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()
+    signs(1, seed=0)
+    assert np.array_equal(before, np.random.get_state()[1])
+
+
+def test_one_sign_follows_its_generator():
+    first, again = (sign(14, np.random.default_rng(1)) for _ in range(2))
+    assert first.shape == (SIDE, SIDE, 3)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, sign(14, np.random.default_rng(2)))
+
+
+def test_the_clean_faces_of_any_two_classes_differ_visibly():
+    faces = np.stack([template(label) for label in range(43)])
+    for one, other in combinations(range(43), 2):
+        differing = (np.abs(faces[one] - faces[other]).max(0) > 0.3).sum()
+        assert differing > 64, (CLASS_NAMES[one], CLASS_NAMES[other])  # of 64 x 64
+
+
+@pytest.mark.parametrize(
+    ("label", "colour"),
+    [("stop", 0), ("no-entry", 0), ("keep-right", 2), ("straight-on", 2)],
+)
+def test_red_signs_are_red_and_blue_signs_blue(label, colour):
+    red, green, blue, cover = template(CLASS_NAMES.index(label))
+    solid = cover == 1
+    mean = [channel[solid].mean() for channel in (red, green, blue)]
+    assert int(np.argmax(mean)) == colour
+
+
+def test_the_priority_road_is_yellow_in_the_middle():
+    red, green, blue, _ = template(12)[:, 32, 32]
+    assert min(red, green) > 0.6
+    assert blue < 0.2
+
+
+def test_left_and_right_signs_mirror_each_other():
+    for left, right in (("turn-left", "turn-right"), ("keep-left", "keep-right"), ("curve-left", "curve-right")):
+        one, other = template(CLASS_NAMES.index(left)), template(CLASS_NAMES.index(right))
+        assert np.abs(one - other[:, :, ::-1]).mean() < 0.01
+        assert np.abs(one - other).mean() > 0.02
+
+
+def test_a_sign_is_brightest_at_its_class_s_own_place():
+    """Averaged over many draws, poses and backgrounds cancel and the sign's shape stays."""
+    images = np.stack([sign(15, np.random.default_rng(seed)) for seed in range(60)]).mean(0)
+    centre, ring = images[14:18, 14:18], images[16, 4:7]
+    assert centre.mean() > ring.mean()
+
+
+def test_every_character_of_the_signs_has_strokes():
+    assert set("2030506070801001202STOP") <= set(STROKES)
+
+
+def test_a_sheet_keeps_coverage_and_colour_together():
+    sheet = Sheet(128)
+    sheet.box(-1.08, -1.08, 0.0, 1.08, (255, 0, 0))
+    red, green, _, cover = sheet.reduced(32)
+    assert cover[:, :15].min() == 1
+    assert cover[:, 17:].max() == 0
+    assert np.array_equal(red, cover)
+    assert green.max() == 0

@@ -1,0 +1,130 @@
+"""From triggers and evidence to a verdict."""
+
+import fakes
+import pytest
+import torch
+
+from agnes import judging
+from agnes.results import AdditiveTrigger, Evidence, MethodRun
+
+
+@pytest.fixture(scope="module")
+def network():
+    return fakes.tiny_network()
+
+
+def trigger(target, size, asr=1.0, held_out=20, method="m"):
+    delta = torch.zeros(3, 8, 8)
+    whole = int(size)
+    delta.flatten(1)[:, :whole] = 1.0
+    if size > whole:
+        delta.flatten(1)[:, whole] = size - whole
+    return AdditiveTrigger(target=target, asr=asr, held_out=held_out, delta=delta, method=method)
+
+
+def ran(name="m", stage="inversion", status="ok", reason=""):
+    return MethodRun(name, stage, "d", "1", {}, status, reason)
+
+
+def verdict(network, triggers, evidence=(), runs=None):
+    return judging.judge(network, triggers, evidence, [ran()] if runs is None else runs)
+
+
+OTHERS = [20, 26, 22, 30, 24, 28, 21]
+
+
+def with_one(size, **options):
+    return [trigger(c, s) for c, s in enumerate(OTHERS)] + [trigger(7, size, **options)]
+
+
+def test_a_small_working_trigger_among_large_ones_convicts(network):
+    found = verdict(network, with_one(1))
+    assert (found.status, found.target, found.target_name) == ("backdoored", 7, "class 7")
+    assert found.probability > 0.95
+    assert "m:" in found.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "triggers",
+    [
+        pytest.param(with_one(19), id="size as that of the others"),
+        pytest.param(with_one(1, asr=0.5), id="works on half of the images"),
+        pytest.param(with_one(1, held_out=0), id="tried on no unseen image"),
+        pytest.param([trigger(c, s * 2) for c, s in enumerate(OTHERS)] + [trigger(7, 17)], id="a quarter of the image"),
+        pytest.param([trigger(c, 5 + c / 10) for c in range(8)], id="all alike, all small"),
+    ],
+)
+def test_a_trigger_that_is_no_exception_does_not_convict(network, triggers):
+    assert verdict(network, triggers).status == "clean"
+
+
+def test_few_classes_to_compare_with_leave_a_working_trigger_undecided(network):
+    found = verdict(network, [trigger(0, 1), trigger(1, 20), trigger(2, 22)])
+    assert found.status == "inconclusive"
+    assert "too few" in found.reasons[0]
+
+
+def test_a_failed_method_is_named_as_the_reason(network):
+    found = verdict(network, [], runs=[ran("slow", status="failed", reason="out of time"), ran()])
+    assert found.status == "inconclusive"
+    assert found.reasons[0] == "slow failed: out of time"
+
+
+def test_a_failed_repair_does_not_cloud_a_clean_verdict(network):
+    runs = [ran(), ran("prune", "mitigation", "failed", "no")]
+    assert verdict(network, with_one(19), runs=runs).status == "clean"
+
+
+def test_a_failed_method_does_not_hide_a_backdoor(network):
+    found = verdict(network, with_one(1), runs=[ran("other", status="failed"), ran()])
+    assert found.status == "backdoored"
+
+
+def test_skipped_methods_alone_are_inconclusive_and_say_why(network):
+    found = verdict(network, [], runs=[ran(status="skipped", reason="needs candidates")])
+    assert found.status == "inconclusive"
+    assert "m was skipped: needs candidates" in found.reasons
+
+
+def test_nothing_run_is_never_clean(network):
+    assert verdict(network, [], runs=[]).status == "inconclusive"
+
+
+def test_stimulation_alone_cannot_acquit(network):
+    assert verdict(network, [], runs=[ran("abs", "stimulation")]).status == "inconclusive"
+
+
+def test_evidence_within_its_threshold_lets_a_network_pass(network):
+    evidence = [Evidence("index", 0.5, 1.0, method="score")]
+    found = verdict(network, [], evidence, [ran("score", "diagnosis")])
+    assert found.status == "clean"
+    assert "score: index is 0.5, within 1" in found.reasons
+
+
+def test_evidence_above_its_threshold_is_inconclusive_without_a_trigger(network):
+    evidence = [Evidence("index", 2.0, 1.0, method="score")]
+    assert verdict(network, [], evidence, [ran("score", "diagnosis")]).status == "inconclusive"
+
+
+def test_the_strongest_of_two_backdoors_is_the_target_and_both_are_told(network):
+    others = [trigger(c, s) for c, s in enumerate(OTHERS[:6])]
+    found = verdict(network, [*others, trigger(6, 2), trigger(7, 1)])
+    assert found.targets == (7, 6)
+
+
+def test_triggers_are_compared_within_their_own_method_only(network):
+    small = [trigger(c, 1 + c / 20, method="fine") for c in range(8)]
+    large = [trigger(c, s, method="coarse") for c, s in enumerate(OTHERS)]
+    assert verdict(network, small + large, runs=[ran("fine"), ran("coarse")]).status == "clean"
+
+
+def test_an_even_count_uses_the_true_median(network):
+    weighed = judging.weigh(network, [trigger(c, s) for c, s in enumerate([4, 8, 16, 32])])
+    index = {w.trigger.target: w.index for w in weighed}
+    # log sizes are equally spaced: the median lies in the middle, the spread is one step
+    assert index[0] == pytest.approx(1.5 / 1.4826)
+    assert index[3] == pytest.approx(-1.5 / 1.4826)
+
+
+def test_sizes_without_any_spread_do_not_divide_by_zero(network):
+    assert all(w.index == 0 for w in judging.weigh(network, [trigger(c, 9) for c in range(8)]))

@@ -1,0 +1,3 @@
+"""A stimulation method and a reporter for AGNES."""
+
+__version__ = "1.2.3"
