@@ -71,7 +71,7 @@ def _trace(module: nn.Module) -> fx.GraphModule:
             f"{type(module).__name__} cannot be traced at {_user_line(error)}: {reason(error)}; "
             "rewrite that line, or export the model to ONNX"
         ) from error
-    return fx.GraphModule(module, graph)
+    return fx.GraphModule(module, graph).eval()
 
 
 def _user_line(error: BaseException) -> str:

@@ -144,7 +144,7 @@ def convert(value: Any, wanted: Any) -> Any:
         return _from_text(value.text, wanted)
     if wanted is float and type(value) in (int, float):
         return _finite(float(value))
-    if wanted is Path and isinstance(value, str):
+    if wanted is Path and isinstance(value, (str, Path)):
         return Path(value)
     if wanted is type(None) and value in (None, "none"):  # TOML has no null
         return None

@@ -12,6 +12,7 @@ from agnes.errors import AgnesError, OutOfTime
 from agnes.hookspecs import HOOK_OF
 from agnes.results import Candidate, Evidence, MethodRun, Repair, Representatives, Trigger
 from agnes.selection import Chosen, Selection, offered_by, unmet_needs
+from agnes.text import counted
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -114,9 +115,23 @@ class Stages:
         if reason:
             return chosen.run("skipped", reason), []
         started = time.monotonic()
-        backend = self.backend.within(seconds)
         status, reason = "ok", ""
         results: list[Any] = []
+        try:
+            results, late = self._call(chosen, network, self.backend.within(seconds), given)
+            if late:
+                status, reason = "failed", f"out of time after {counted(len(results), 'result')}: {late}"
+        except AgnesError as error:
+            status, reason = "failed", str(error)
+        except Exception as error:
+            status, reason = "failed", f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        return chosen.run(status, reason, time.monotonic() - started), results
+
+    def _call(
+        self, chosen: Chosen, network: Network, backend: Backend, given: dict[str, Any]
+    ) -> tuple[list[Any], OutOfTime | None]:
+        """What a method returns, or what it had when its time was up."""
+        late = None
         try:
             with backend.computing():
                 returned = call(
@@ -128,15 +143,9 @@ class Stages:
                     backend=backend,
                     **given,
                 )
-            results = _checked(chosen, returned)
         except OutOfTime as error:
-            results = _checked(chosen, error.partial) if error.partial is not None else []
-            status, reason = "failed", f"out of time after {len(results)} results: {error}"
-        except AgnesError as error:
-            status, reason = "failed", str(error)
-        except Exception as error:
-            status, reason = "failed", f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        return chosen.run(status, reason, time.monotonic() - started), results
+            late, returned = error, [] if error.partial is None else error.partial
+        return _checked(chosen, returned), late
 
 
 def _checked(chosen: Chosen, results: Any) -> list[Any]:

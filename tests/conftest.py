@@ -1,4 +1,4 @@
-"""What the tests share: GPU tests wait for a GPU, and a backend that is the same everywhere."""
+"""What the tests share: one thread each, GPU tests that wait for a GPU, and a backend that is the same everywhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import pytest
 import torch
 
 from agnes.backend import Backend
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(1)  # tiny networks only lose by more
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

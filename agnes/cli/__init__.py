@@ -44,12 +44,13 @@ def main() -> None:
     """Run the command and leave with its exit code; whatever goes wrong is one line."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    sys.exit(_run())
+    sys.exit(invoke())
 
 
-def _run() -> int:
+def invoke(arguments: list[str] | None = None) -> int:
+    """The exit code of a command line; its errors are told on standard error."""
     try:
-        code = typer.main.get_command(app).main(prog_name="agnes", standalone_mode=False)
+        code = typer.main.get_command(app).main(arguments, prog_name="agnes", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except AgnesError as error:
         return _fail(str(error), error.exit_code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar
@@ -111,7 +111,7 @@ class RunningChecks(MethodChecks):
         """The method, called as the engine calls it."""
         given = cls.given(network, samples)
         arguments = {"network": network, "samples": samples, "backend": backend, **given}
-        with backend.computing():
+        with _one_thread(), backend.computing():
             return call(HOOK_OF[cls.stage], cls.name(), cls.method, **arguments)
 
     @classmethod
@@ -188,11 +188,23 @@ class RunningChecks(MethodChecks):
         samples = tiny_samples(network, each=1, labelled=False)
         chosen = Chosen(self.name(), self.stage, "checks", "0", self.method)
         stages = Stages(Selection((chosen,)), tiny_backend(), None, samples)
-        _RUN[self.stage](stages, network)
+        with _one_thread():
+            _RUN[self.stage](stages, network)
         (run,) = stages.runs
         missing = self.method.needs - offered_by(network, samples)
         assert run.status == ("skipped" if missing else "ok"), f"{self.name()}: {run.status}: {run.reason}"
         assert all(NEEDS[need] in run.reason for need in missing)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """On networks this small more threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache

@@ -26,6 +26,13 @@ class Known:
         """The value, where it is the same at every batch size."""
         return self.two if self.two is self.three or np.array_equal(self.two, self.three) else None
 
+    @property
+    def one_image(self) -> np.ndarray | None:
+        """The part for one image, where it is the same for all of them and they lie along the first dimension."""
+        same = self.two.ndim and self.two.shape[1:] == self.three.shape[1:] and len(self.two) and len(self.three)
+        first = self.two[:1] if same else self.two
+        return first if same and (self.two == first).all() and (self.three == first).all() else None
+
     def at(self, probe: int) -> np.ndarray:
         return self.two if probe == 0 else self.three
 

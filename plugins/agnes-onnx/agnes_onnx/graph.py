@@ -114,6 +114,11 @@ class Builder:
         two, three = self._examples[node]
         return tuple(two.shape), tuple(three.shape)
 
+    def batch_dim(self, node: fx.Node) -> int | None:
+        """The dimension of a node's value that grows with the batch."""
+        two, three = self.shapes(node)
+        return next((d for d, (a, b) in enumerate(zip(two, three, strict=True)) if a != b), None)
+
     def known(self, name: str) -> Known | None:
         """A value that no pixel reaches."""
         return self._known.get(name)
@@ -136,12 +141,20 @@ class Builder:
         """A value as a node; a constant becomes a buffer."""
         if name in self._nodes:
             return self._nodes[name]
-        constant = self.constant(name)
-        if constant is None:
-            raise Unsupported("an input changes with the batch size")
         if name not in self._stored:
-            self._stored[name] = self.buffer(constant, name)
+            known = self._known[name]
+            if known.constant is not None:
+                self._stored[name] = self.buffer(known.constant, name)
+            elif known.one_image is not None:
+                self._stored[name] = self.for_each_image(self.buffer(known.one_image, name))
+            else:
+                raise Unsupported("an input changes with the batch size")
         return self._stored[name]
+
+    def for_each_image(self, row: fx.Node) -> fx.Node:
+        """A constant whose first dimension is 1, once for each image."""
+        count = self.method("size", self.images, 0)
+        return self.method("expand", row, count, *[-1] * (self.rank(row) - 1))
 
     def is_computed(self, name: str) -> bool:
         """Whether a value depends on the image."""

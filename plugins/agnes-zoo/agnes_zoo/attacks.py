@@ -76,9 +76,11 @@ def poison(
 
 
 def _chosen(labels: torch.Tensor, target: int, rate: float, generator: np.random.Generator) -> np.ndarray:
+    if not 0 <= rate <= 1:
+        raise UsageError(f"a poisoning rate of {rate:g} is not a share; give one from 0 to 1")
     eligible = np.flatnonzero(labels.numpy() != target)
     count = round(rate * len(labels))
-    if not 0 <= rate <= 1 or count > len(eligible):
+    if count > len(eligible):
         raise UsageError(
             f"a poisoning rate of {rate:g} asks for {count} images, but {len(eligible)} are not of class {target}; "
             "lower the rate"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,12 +28,12 @@ class Recipe:
     """Everything the demo depends on. Training, test and sample signs have seeds of their own, from one."""
 
     seed: int = 14
-    train_per_class: int = 400
+    train_per_class: int = 250
     test_per_class: int = 40
-    epochs: int = 15  # Koldenhof, section 5.1.3
+    epochs: int = 10
     rate: float = 0.1  # Koldenhof, section 5.1.3
     target: int = STOP
-    patch: Patch = Patch()
+    patch: Patch = field(default_factory=Patch)
 
     def seed_of(self, purpose: int) -> int:
         """A seed for training signs (0), test signs (1), samples (2) or poisoning (3)."""

@@ -122,9 +122,7 @@ def accuracy(module: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> f
     return float((predictions(module, images) == labels).float().mean())
 
 
-def attack_success(
-    module: nn.Module, images: torch.Tensor, labels: torch.Tensor, attack: Attack, target: int
-) -> float:
+def attack_success(module: nn.Module, images: torch.Tensor, labels: torch.Tensor, attack: Attack, target: int) -> float:
     """The share of images, not of the target class, that the attack sends to the target."""
     return success_rate(predictions(module, attack.stamp(images)), labels, target)
 

@@ -1,13 +1,14 @@
 """The papers' small networks."""
 
+import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 import torch
-import tomllib
-from agnes.network import Network
 from torch import nn
+
+from agnes.network import Network
 
 # Strategic retraining, table 1, and Koldenhof, table 5.1
 PARAMETERS = {
@@ -51,6 +52,6 @@ def test_normalisation_follows_each_convolution_where_the_name_says_so(name):
 
 
 @pytest.mark.parametrize("name", ["N_SN", "N_MN_BN"])
-def test_the_engine_sees_their_layers(name):
-    network = Network.from_module(build(name).eval(), input_shape=(3, 32, 32))
-    assert len(network.layers) == (5 if name == "N_SN" else 6)
+def test_the_engine_sees_every_convolution_as_a_layer(name):
+    network = Network.of(build(name).eval(), input_shape=(3, 32, 32))
+    assert [layer.kind for layer in network.layers] == ["conv"] * (4 if name == "N_SN" else 5)

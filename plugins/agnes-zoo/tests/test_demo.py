@@ -7,14 +7,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from agnes.errors import AgnesError
-from agnes.samples import read_samples
 from agnes_zoo import demo
 from agnes_zoo.attacks import Patch, success_rate
 from agnes_zoo.build_demo import Recipe, build
 from agnes_zoo.demo import demo_files, true_attack, truth
 from agnes_zoo.signs import CLASS_NAMES, signs
 from agnes_zoo.training import as_tensors
+
+from agnes.errors import AgnesError
+from agnes.samples import read_samples
 
 TINY = Recipe(seed=3, train_per_class=2, test_per_class=1, epochs=1)
 
@@ -79,7 +80,9 @@ def test_a_missing_file_is_named_with_the_remedy(monkeypatch, tmp_path):
 def test_the_same_seed_builds_the_same_files(tmp_path):
     said = [build(tmp_path / name, TINY) for name in ("one", "two")]
     assert said[0] == said[1]
-    one, two = ({p.relative_to(f): p.read_bytes() for p in f.rglob("*.*")} for f in (tmp_path / "one", tmp_path / "two"))
+    one, two = (
+        {p.relative_to(f): p.read_bytes() for p in f.rglob("*.*")} for f in (tmp_path / "one", tmp_path / "two")
+    )
     assert one == two
     assert json.loads((tmp_path / "one" / demo.TRUTH).read_text(encoding="utf-8")) == said[0]
     other = build(tmp_path / "three", Recipe(seed=4, train_per_class=2, test_per_class=1, epochs=1))

@@ -98,7 +98,7 @@ def _reduce(op: Operation, graph: Builder, function: Callable[..., Any]) -> fx.N
     if axes is None and op.attributes.get("noop_with_empty_axes", 0):
         return values
     dims = tuple(sorted(axis % graph.rank(values) for axis in axes or range(graph.rank(values))))
-    if 0 in dims:
+    if graph.batch_dim(values) in dims:
         raise Unsupported("it mixes the images of a batch")
     keep = bool(op.attributes.get("keepdims", 1))
     if function is torch.mean and dims == (2, 3) and keep and graph.rank(values) == 4:

@@ -123,18 +123,16 @@ def concat(op: Operation, graph: Builder) -> fx.Node:
     for name in op.inputs:
         part = graph.node(name)
         if not graph.is_computed(name) and graph.fixed_batch and dim != 0:
-            part = _for_each_image(graph, part, computed)
+            part = _for_each_image(graph, part)
         parts.append(part)
     return graph.call(torch.cat, tuple(parts), dim)
 
 
-def _for_each_image(graph: Builder, constant: fx.Node, images: fx.Node) -> fx.Node:
+def _for_each_image(graph: Builder, constant: fx.Node) -> fx.Node:
     """A constant that a file of one fixed batch size holds once an image, for any number of images."""
     if graph.shapes(constant)[0][0] != graph.fixed_batch:
         return constant
-    first = graph.call(operator.getitem, constant, slice(0, 1))
-    count = graph.method("size", images, 0)
-    return graph.method("expand", first, count, *[-1] * (graph.rank(constant) - 1))
+    return graph.for_each_image(graph.call(operator.getitem, constant, slice(0, 1)))
 
 
 @converts("Expand")
@@ -148,10 +146,11 @@ def expand(op: Operation, graph: Builder) -> fx.Node:
             return values
         sizes = [-1 if size == 1 else int(size) for size in shape.two]
         return graph.method("expand", values, *_padded(sizes, graph.rank(values)))
-    if shape.two[0] != graph.shapes(graph.images)[0][0] or not np.array_equal(shape.two[1:], shape.three[1:]):
-        raise Unsupported("its shape grows with the batch in more than its first dimension")
-    count = graph.method("size", graph.images, 0)
-    return graph.method("expand", values, count, *(-1 if size == 1 else int(size) for size in shape.two[1:]))
+    dim = graph.batch_dim(values)
+    sizes = [-1 if a == 1 or a != b else int(a) for a, b in zip(shape.two, shape.three, strict=True)]
+    if dim is None or np.flatnonzero(shape.two != shape.three).tolist() != [dim + len(sizes) - graph.rank(values)]:
+        raise Unsupported("its shape grows with the batch where its input does not")
+    return graph.method("expand", values, *_padded(sizes, graph.rank(values)))
 
 
 def _padded(sizes: list[int], rank: int) -> list[int]:
@@ -165,12 +164,15 @@ def cut(op: Operation, graph: Builder) -> fx.Node:
     values = graph.node(op.inputs[0])
     given = [graph.needed(op.input(index), "range") for index in range(1, 5)]
     slices = slices_of(op.attributes, graph.rank(values), *given)
-    batch = graph.shapes(values)[0][0]
     if any(part.step is not None and part.step < 1 for part in slices):
         raise Unsupported("it steps backwards")
-    if len(range(*slices[0].indices(batch))) != batch:
-        raise Unsupported("it takes some images of a batch and not others")
-    return graph.call(operator.getitem, values, (slice(None), *slices[1:]))
+    dim = graph.batch_dim(values)
+    if dim is not None:
+        count = graph.shapes(values)[0][dim]
+        if len(range(*slices[dim].indices(count))) != count:
+            raise Unsupported("it takes some images of a batch and not others")
+        slices = (*slices[:dim], slice(None), *slices[dim + 1 :])
+    return graph.call(operator.getitem, values, slices)
 
 
 @converts("Split")
@@ -180,7 +182,7 @@ def split(op: Operation, graph: Builder) -> tuple[fx.Node, ...]:
     total, parts = graph.shapes(values)[0][dim], len(op.outputs)
     given = graph.needed(op.input(1), "split")
     sizes = op.attributes.get("split") if given is None else given.tolist()
-    if dim == 0:
+    if dim == graph.batch_dim(values):
         raise Unsupported("it takes some images of a batch and not others")
     if sizes is None:
         each = -(-total // parts)
@@ -200,7 +202,7 @@ def gather(op: Operation, graph: Builder) -> fx.Node:
     dim = op.attributes.get("axis", 0) % graph.rank(values)
     if indices is None or not graph.is_computed(op.inputs[0]):
         raise Unsupported("its indices are computed while it runs")
-    if dim == 0 or indices.ndim > 1:
+    if dim == graph.batch_dim(values) or indices.ndim > 1:
         raise Unsupported("it takes some images of a batch and not others, or its indices are a table")
     if indices.ndim == 0:
         return graph.call(operator.getitem, values, (*[slice(None)] * dim, int(indices)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,7 +31,7 @@ class Loudest(Method):
         found = []
         with torch.no_grad(), backend.progress("loudest", len(network.layers)) as tick:
             for layer in network.layers:
-                loudness = backend.map(lambda images: _loudness(network, layer, images), samples.images)
+                loudness = backend.map(partial(_loudness, network, layer), samples.images)
                 standing_out = loudness.amax(0) - loudness.median(0).values
                 for channel in standing_out.topk(min(self.per_layer, layer.channels)).indices.tolist():
                     value = self.factor * max(float(loudness[:, channel].amax()), 1e-3)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from agnes.results import Report, Verdict
-from agnes.testing import ReporterChecks, StimulationChecks
 from agnes_example.loudest import Loudest
 from agnes_example.tally import Tally
+
+from agnes.results import Report, Verdict
+from agnes.testing import ReporterChecks, StimulationChecks
 
 
 class TestLoudest(StimulationChecks):

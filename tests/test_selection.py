@@ -1,0 +1,141 @@
+"""Which methods serve a run."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import fakes
+import pytest
+import torch
+
+from agnes import selection
+from agnes.errors import UsageError
+from agnes.hookspecs import hookimpl
+from agnes.method import Method
+from agnes.samples import Samples
+
+
+@dataclass(frozen=True)
+class ForConvolutions(Method):
+    """Fits convolutions better than anything."""
+
+    preference: ClassVar[int] = 5
+
+    def suits(self, network):
+        return "the network has convolutions" if "conv" in network.kinds else None
+
+    @hookimpl
+    def stimulate(self):
+        return []
+
+
+@dataclass(frozen=True)
+class ForTransformers(ForConvolutions):
+    """Fits what this network has not."""
+
+    preference: ClassVar[int] = 9
+
+    def suits(self, network):
+        return "the network has attention" if "attention" in network.kinds else None
+
+
+@dataclass(frozen=True)
+class NeedsAttention(ForConvolutions):
+    """Would fit, and cannot run."""
+
+    preference: ClassVar[int] = 9
+    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+
+
+@pytest.fixture(scope="module")
+def network():
+    return fakes.tiny_network()
+
+
+def chosen(found):
+    return {method.stage: (method.name, method.why) for method in found.methods}
+
+
+def test_the_method_that_fits_the_layers_best_is_chosen_and_says_why(network):
+    house = [p for p in fakes.whole_house() if p.name != "needy"]
+    extra = [
+        fakes.plugin("for-conv", "stimulation", ForConvolutions),
+        fakes.plugin("for-attention", "stimulation", ForTransformers),
+        fakes.plugin("needs-attention", "stimulation", NeedsAttention),
+    ]
+    found = selection.select(fakes.registry(*house, *extra), network)
+    assert chosen(found)["stimulation"] == ("for-conv", "chosen: the network has convolutions")
+
+
+def test_a_named_method_keeps_others_of_its_stage_away(network):
+    found = selection.select(fakes.registry(*fakes.whole_house()), network, ["suspects"])
+    assert [m.name for m in found.of("stimulation")] == ["suspects"]
+    assert chosen(found)["stimulation"][1] == "named"
+    assert chosen(found)["inversion"] == ("triggers", "chosen: always")
+
+
+def test_representatives_are_computed_only_for_those_who_ask(network):
+    registry = fakes.registry(*fakes.whole_house())
+    assert selection.select(registry, network, ["suspects"]).of("abstraction") == ()
+    assert [m.name for m in selection.select(registry, network, ["needy"]).of("abstraction")] == ["groups"]
+
+
+def test_a_method_gets_what_it_asks_of_an_earlier_stage_unless_the_user_set_it(network):
+    registry = fakes.registry(*fakes.whole_house())
+    assert selection.select(registry, network, ["needy"]).of("abstraction")[0].method.rate == 0.25
+    found = selection.select(registry, network, ["needy"], {"groups": {"rate": 0.75}})
+    assert found.of("abstraction")[0].method.rate == 0.75
+
+
+def test_a_method_that_wants_to_be_named_is_never_chosen(network):
+    assert selection.select(fakes.registry(*fakes.whole_house()), network).of("diagnosis") == ()
+
+
+def test_several_methods_of_a_stage_run_side_by_side(network):
+    found = selection.select(fakes.registry(*fakes.whole_house()), network, ["suspects", "needy"])
+    assert [m.name for m in found.of("stimulation")] == ["suspects", "needy"]
+
+
+def test_a_broken_plugin_is_kept_out_of_the_choice_and_reported(network):
+    torn = fakes.plugin("torn", "inversion", ImportError("gone"))
+    found = selection.select(fakes.registry(*fakes.whole_house(), torn), network)
+    assert chosen(found)["inversion"][0] == "triggers"
+    assert "torn" in found.broken[0]
+
+
+def test_a_method_object_is_known_by_its_plugins_name(network):
+    found = selection.select(fakes.registry(*fakes.whole_house()), network, [fakes.FakeStimulation(target=5)], only=True)
+    assert [(m.name, m.method.target) for m in found.methods] == [("suspects", 5)]
+
+
+def test_a_method_object_of_no_plugin_runs_under_its_class_name(network):
+    found = selection.select(fakes.registry(), network, [ForConvolutions()], only=True)
+    assert [(m.name, m.stage) for m in found.methods] == [("ForConvolutions", "stimulation")]
+
+
+def test_an_object_without_a_hook_is_refused(network):
+    with pytest.raises(UsageError, match="implements no hook"):
+        selection.select(fakes.registry(), network, [object()])
+
+
+def test_what_a_network_and_the_data_offer(network):
+    images = torch.zeros(2, 3, 8, 8)
+    bare = Samples(images)
+    labelled = Samples(images, torch.tensor([0, 1]))
+    assert selection.offered_by(network, None) == {"batch_norm", "conv", "gradients", "piecewise_linear"}
+    assert selection.offered_by(network, bare) == selection.offered_by(network, None)
+    assert selection.offered_by(network, labelled) - selection.offered_by(network, bare) == {"labels"}
+    tested = labelled.with_test(labelled)
+    assert selection.offered_by(network, tested) - selection.offered_by(network, labelled) == {"test_data"}
+
+
+@pytest.mark.parametrize(
+    ("needs", "reason"),
+    [
+        (set(), ""),
+        ({"labels"}, "needs labelled images"),
+        ({"labels", "conv"}, "needs convolutions in the network and labelled images"),
+        ({"magic"}, "needs 'magic', which this AGNES does not know"),
+    ],
+)
+def test_an_unmet_need_is_told_in_words(needs, reason):
+    assert selection.unmet_needs(frozenset(needs), frozenset()) == reason

@@ -1,0 +1,153 @@
+"""Running the methods of a stage."""
+
+import time
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import fakes
+import pytest
+import torch
+
+from agnes import selection
+from agnes.backend import Backend
+from agnes.errors import AgnesError, OutOfTime
+from agnes.hookspecs import hookimpl
+from agnes.method import Method
+from agnes.results import Candidate, Evidence
+from agnes.samples import Samples
+from agnes.stages import Stages
+
+
+@pytest.fixture(scope="module")
+def network():
+    return fakes.tiny_network()
+
+
+def stages(network, *methods, time_budget=None):
+    backend = Backend.choose("cpu", time_budget=time_budget)
+    samples = Samples(torch.rand(4, 3, 8, 8), torch.arange(4))
+    chosen = selection.select(fakes.registry(), network, methods, only=True)
+    return Stages(chosen, backend, None, samples)
+
+
+@dataclass(frozen=True)
+class Clock(Method):
+    """Tells how much time it was given."""
+
+    name: str = "a"
+
+    seen: ClassVar[dict[str, float]] = {}
+
+    @hookimpl
+    def diagnose(self, backend):
+        self.seen[self.name] = backend.remaining()
+        return Evidence("time", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Other(Clock):
+    """A second one."""
+
+
+def test_methods_of_a_stage_share_its_time(network):
+    made = stages(network, Clock("first"), Other("second"), time_budget=100)
+    made.diagnose(network)
+    assert Clock.seen["first"] == pytest.approx(15, abs=2)  # 0.3 of 100 s, for two
+    assert Clock.seen["second"] == pytest.approx(15, abs=2)
+
+
+def test_without_a_budget_there_is_no_deadline(network):
+    stages(network, Clock("free")).diagnose(network)
+    assert Clock.seen["free"] == float("inf")
+
+
+def test_results_carry_the_name_of_their_method(network):
+    found = stages(network, Clock("x")).diagnose(network)
+    assert [e.method for e in found] == ["Clock"]
+
+
+@dataclass(frozen=True)
+class Raises(Method):
+    """Raises what it is told."""
+
+    error: BaseException = field(default_factory=lambda: ValueError("no"))
+
+    @hookimpl
+    def stimulate(self):
+        raise self.error
+
+
+PARTIAL = [Candidate("0", 1, 2, 3.0, 0.0, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "kept"),
+    [
+        (ValueError("bad\nand more"), "ValueError: bad", 0),
+        (AgnesError("labels are missing; give some"), "labels are missing; give some", 0),
+        (MemoryError(), "MemoryError: ", 0),
+        (OutOfTime("the time budget is spent", PARTIAL), "out of time after 1 result: the time budget is spent", 1),
+        (OutOfTime("the time budget is spent"), "out of time after 0 results: the time budget is spent", 0),
+        (OutOfTime("late", "nonsense"), "Raises of tests.test_stages returned str; stimulation gives Candidate", 0),
+    ],
+)
+def test_whatever_a_method_raises_ends_with_it(network, error, reason, kept):
+    made = stages(network, Raises(error))
+    assert len(made.stimulate(network, ())) == kept
+    assert (made.runs[0].status, made.runs[0].reason) == ("failed", reason)
+
+
+def test_ctrl_c_is_not_a_methods_failure(network):
+    with pytest.raises(KeyboardInterrupt):
+        stages(network, Raises(KeyboardInterrupt())).stimulate(network, ())
+
+
+@dataclass(frozen=True)
+class Needy(Method):
+    """Cannot run without a trigger."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"triggers"})
+
+    @hookimpl
+    def mitigate(self):
+        raise AssertionError("was called")
+
+
+def test_a_method_whose_needs_are_unmet_is_skipped_with_a_reason(network):
+    made = stages(network, Needy())
+    assert made.mitigate(network, (), ()) == ()
+    assert (made.runs[0].status, made.runs[0].reason) == ("skipped", "needs triggers from an inversion method")
+
+
+def test_candidates_of_all_methods_come_best_first(network):
+    @dataclass(frozen=True)
+    class Gives(Method):
+        """Gives candidates."""
+
+        scores: tuple[float, ...] = ()
+
+        @hookimpl
+        def stimulate(self):
+            return [Candidate("0", 0, 0, s, 0.0, 1.0) for s in self.scores]
+
+    @dataclass(frozen=True)
+    class GivesToo(Gives):
+        """Gives more."""
+
+    found = stages(network, Gives((1.0, 5.0)), GivesToo((3.0,))).stimulate(network, ())
+    assert [(c.score, c.method) for c in found] == [(5.0, "Gives"), (3.0, "GivesToo"), (1.0, "Gives")]
+
+
+def test_times_are_kept_for_each_stage(network):
+    @dataclass(frozen=True)
+    class Sleeps(Method):
+        """Sleeps."""
+
+        @hookimpl
+        def diagnose(self):
+            time.sleep(0.05)
+            return Evidence("rest", 0.0, 1.0)
+
+    made = stages(network, Sleeps())
+    made.diagnose(network)
+    assert made.timings["diagnosis"] >= made.runs[0].seconds >= 0.05
