@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,7 +51,7 @@ class Patch:
 
     def described(self) -> dict[str, Any]:
         """The patch as a JSON object."""
-        return {"kind": "patch", **asdict(self)}
+        return {"kind": "patch", "size": self.size, "place": list(self.place), "colour": list(self.colour)}
 
     @classmethod
     def from_description(cls, said: dict[str, Any]) -> Patch:
@@ -78,7 +78,7 @@ def poison(
 def _chosen(labels: torch.Tensor, target: int, rate: float, generator: np.random.Generator) -> np.ndarray:
     if not 0 <= rate <= 1:
         raise UsageError(f"a poisoning rate of {rate:g} is not a share; give one from 0 to 1")
-    eligible = np.flatnonzero(labels.numpy() != target)
+    eligible = np.flatnonzero(labels.cpu().numpy() != target)
     count = round(rate * len(labels))
     if count > len(eligible):
         raise UsageError(
