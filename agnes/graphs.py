@@ -42,8 +42,8 @@ def trace(module: nn.Module, images: torch.Tensor) -> fx.GraphModule:
         raise Refused(f"{type(module).__name__} cannot be copied: {reason(error)}; export it to ONNX") from error
     expected = _outputs(module, images)
     graph_module = module if isinstance(module, fx.GraphModule) else _trace(module)
-    _keep_one_input(graph_module)
     _remove_in_place(graph_module)
+    _keep_one_input(graph_module)
     if not _alike(expected, _outputs(graph_module, images)):
         if not _alike(expected, _outputs(module, images)):
             raise Refused("the network gives other logits each time it sees the same image; let it obey eval mode")
@@ -54,13 +54,22 @@ def trace(module: nn.Module, images: torch.Tensor) -> fx.GraphModule:
     return graph_module
 
 
+class _Tracer(fx.Tracer):
+    """Looks inside modules that are made while the network runs, such as `nn.Softmax(1)(x)`."""
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if all(m is not part for part in self.root.modules()):
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+
 def _trace(module: nn.Module) -> fx.GraphModule:
     arguments = list(inspect.signature(module.forward).parameters.values())[1:]
     settled = {
         a.name: a.default for a in arguments if a.default is None or isinstance(a.default, (bool, int, float, str))
     }
     try:
-        graph = fx.Tracer().trace(module, settled)
+        graph = _Tracer().trace(module, settled)
     except TraceError as error:
         raise Refused(
             f"{type(module).__name__} cannot be traced: its control flow depends on the data at {_user_line(error)}; "

@@ -69,7 +69,7 @@ def test_an_unknown_argument_is_a_broken_plugin_and_named():
 
 
 def test_a_hook_without_its_decorator_is_a_broken_plugin_with_the_remedy():
-    with pytest.raises(BrokenPlugin, match="implements no hook 'diagnose'; decorate its method with @agnes.hookimpl"):
+    with pytest.raises(BrokenPlugin, match=r"implements no hook 'diagnose'; decorate its method with @agnes.hookimpl"):
         call("diagnose", "mine", Undecorated(), **GIVEN)
 
 

@@ -248,6 +248,7 @@ TAILS = {
     "log call": (lambda y: functional.log_softmax(y, dim=-1), "log_softmax"),
     "torch": (lambda y: torch.softmax(y, 1), "softmax"),
     "method": (lambda y: y.softmax(1), "softmax"),
+    "made on the way": (lambda y: nn.Softmax(dim=1)(y), "softmax"),
     "twice": (lambda y: y.softmax(1).log_softmax(1), "softmax"),
     "then flat": (lambda y: y[..., None, None].softmax(1).flatten(1), "softmax"),
 }

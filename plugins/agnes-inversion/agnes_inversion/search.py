@@ -27,6 +27,7 @@ class Schedule:
     betas: tuple[float, float]
     weight: float
     success: float
+    confidence: float
     patience: int
     raise_by: float
     lower_by: float
@@ -229,7 +230,12 @@ class Search:
             wanted = targets.repeat_interleave(len(images))
             loss = (functional.cross_entropy(logits, wanted, reduction="none") * share.flatten()).sum()
             (gradient,) = torch.autograd.grad(loss, patterns)
-        return gradient, (logits.detach().argmax(1) == wanted).to(images.dtype).view(len(patterns), -1)
+        return gradient, self._reached(logits.detach(), wanted).to(images.dtype).view(len(patterns), -1)
+
+    def _reached(self, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Which images the network gives the wanted class, and with enough confidence."""
+        confidence = logits.softmax(1).gather(1, wanted[:, None])[:, 0]
+        return (logits.argmax(1) == wanted) & (confidence >= self.schedule.confidence)
 
     def _measure(
         self, patterns: torch.Tensor, targets: torch.Tensor, images: torch.Tensor, share: torch.Tensor

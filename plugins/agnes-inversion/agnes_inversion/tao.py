@@ -40,6 +40,7 @@ class TaoInversion(Method):
     rate: float = 0.1  # Adam's learning rate (Tao)
     weight: float = 1e-3  # of the size, to begin with (Tao)
     success: float = 0.9  # share of images that must reach the target for a smaller trigger to be tried (Tao)
+    confidence: float = 0.9  # an image reaches the target when the network is so sure of it; ours, so that small triggers also work on other images
     patience: int = 10  # steps in a row before the weight changes (Tao)
 
     def suits(self, network: Network) -> str | None:
@@ -90,6 +91,7 @@ class TaoInversion(Method):
             betas=(0.5, 0.9),  # Tao
             weight=self.weight,
             success=self.success,
+            confidence=self.confidence,
             patience=self.patience,
             raise_by=1.5,  # Tao
             lower_by=1.5**1.5,  # Tao

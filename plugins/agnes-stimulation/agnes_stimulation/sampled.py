@@ -30,7 +30,7 @@ class SampledStimulation(Method):
     """What a search over sampled values can be told."""
 
     samples: int = 16  # values at which each function is sampled, evenly from 0
-    reach: float = 2.0  # the last value, as a multiple of the layer's largest activation on the benign images
+    reach: float = 6.4  # the last value, in largest activations of the layer on benign images (ABS, authors' code: 6.4)
     top: int = 10  # candidates kept over all layers (ABS, section 5.1: top 10)
     quantile: float = 0.0  # of the images' elevations, taken as the class's; 0: the minimum (ABS, algorithm 1)
     images: int = 128  # benign images used at most, class by class in turn

@@ -1,0 +1,281 @@
+import os
+import time
+
+import numpy as np
+import onnx
+import pytest
+from agnes_onnx.loader import OnnxLoader
+from onnx import TensorProto, helper, numpy_helper
+from onnx_classifiers import exported, made, opened
+
+from agnes.errors import AgnesError, Refused
+from agnes.loading import LoadOptions
+
+BIG = 1 << 40
+
+
+def weights_of(**more):
+    rng = np.random.default_rng(0)
+    kernel = {"w": rng.standard_normal((4, 3, 3, 3)), "head": rng.standard_normal((4, 5))}
+    stored = {name: array.astype(np.float32) for name, array in kernel.items()}
+    return [numpy_helper.from_array(np.asarray(array), name) for name, array in {**stored, **more}.items()]
+
+
+def classifier(*middle, change=None, end="c", shape=("n", 3, 8, 8), elem=TensorProto.FLOAT, **weights):
+    """A small good classifier with nodes put in, from `c` to `end`, and a change made to it."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        *middle,
+        helper.make_node("GlobalAveragePool", [end], ["g"], name="pool"),
+        helper.make_node("Flatten", ["g"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "head"], ["y"], name="head"),
+    ]
+    source, target = helper.make_tensor_value_info("x", elem, shape), helper.make_tensor_value_info("y", 1, None)
+    graph = helper.make_graph(nodes, "g", [source], [target], weights_of(**weights))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if change is not None:
+        change(model)
+    return model
+
+
+def node(operator, inputs, output="p", **attributes):
+    return helper.make_node(operator, inputs, [output], name=f"the {operator}", **attributes)
+
+
+def branch():
+    graph = helper.make_graph([helper.make_node("Identity", ["c"], ["o"])], "b", [], [onnx.ValueInfoProto(name="o")])
+    return node("If", ["yes"], then_branch=graph, else_branch=graph)
+
+
+def external(location, **entries):
+    def change(model):
+        tensor = model.graph.initializer[0]
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.ClearField("raw_data")
+        for key, value in {"location": location, **entries}.items():
+            tensor.external_data.add(key=key, value=str(value))
+
+    return change
+
+
+def changed(name, **fields):
+    def change(model):
+        tensor = next(t for t in model.graph.initializer if t.name == name)
+        for field, value in fields.items():
+            if field == "dims":
+                del tensor.dims[:]
+                tensor.dims.extend(value)
+            else:
+                setattr(tensor, field, value)
+
+    return change
+
+
+def several(*inputs):
+    return lambda model: model.graph.input.extend(helper.make_tensor_value_info(n, 1, [1]) for n in inputs)
+
+
+def domain(model):
+    model.graph.node[0].domain = "evil.ops"
+    model.opset_import.append(helper.make_opsetid("evil.ops", 1))
+
+
+def function(model):
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    model.functions.append(helper.make_function("mine", "f", ["a"], ["b"], body, model.opset_import))
+
+
+def sparse(model):
+    model.graph.sparse_initializer.add()
+
+
+def twice(model):
+    model.graph.initializer.append(model.graph.initializer[0])
+
+
+def cycle(model):
+    model.graph.node[0].input[0] = "f"
+
+
+def rewritten(model):
+    model.graph.node[1].output[0] = "c"
+
+
+def two_outputs(model):
+    model.graph.output.add().CopyFrom(helper.make_tensor_value_info("f", 1, None))
+
+
+def opset(number):
+    return lambda model: setattr(model.opset_import[0], "version", number)
+
+
+def nan(model):
+    broken = np.full((4, 3, 3, 3), np.nan, dtype=np.float32)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(broken, "w"))
+
+
+def no_output(model):
+    model.graph.output[0].name = "nothing"
+
+
+def context(model):
+    model.graph.node.insert(0, helper.make_node("EPContext", ["x"], ["e"], domain="com.microsoft"))
+
+
+SIZES = {"big": np.array([BIG, 8]), "wide": np.array([1, 4, 1 << 14, 1 << 14])}
+
+HOSTILE = {  # what is wrong: the model, what the refusal says
+    "a domain of its own": (classifier(change=domain), "domain 'evil.ops'"),
+    "a compiled context": (classifier(change=context), "EPContext of domain 'com.microsoft'"),
+    "a function of its own": (classifier(change=function), "functions of its own"),
+    "an if": (classifier(branch(), end="p", yes=np.array(True)), "is If, control flow"),
+    "sparse weights": (classifier(change=sparse), "sparse"),
+    "one name for two weights": (classifier(change=twice), "one name"),
+    "a cycle": (classifier(change=cycle), "read before it is written"),
+    "a value written twice": (classifier(change=rewritten), "written twice"),
+    "a missing output": (classifier(change=no_output), "nothing is never written"),
+    "two inputs": (classifier(change=several("z")), "has 2 inputs"),
+    "two outputs": (classifier(change=two_outputs), "has 2 outputs"),
+    "integers as input": (classifier(elem=TensorProto.UINT8), "not float32"),
+    "flat input": (classifier(shape=("n", 192)), "has 2 dimensions"),
+    "a giant input": (classifier(shape=("n", 3, 1 << 20, 1 << 20)), "larger than onnx.value_limit"),
+    "a giant batch": (classifier(shape=(1 << 30, 3, 8, 8)), "1073741824 images at a time"),
+    "an old opset": (classifier(change=opset(6)), "opset 6"),
+    "a future opset": (classifier(change=opset(1000)), "opset 1000"),
+    "weights that are no numbers": (classifier(change=nan), "not finite"),
+    "a weight smaller than it says": (classifier(change=changed("w", dims=[4, 3, 3, BIG])), "does not hold that many"),
+    "a negative size": (classifier(change=changed("w", dims=[-4, 3, -3, 3])), "negative size"),
+    "an unknown type": (classifier(change=changed("w", data_type=99)), "data type 99"),
+    "text as weights": (classifier(change=changed("w", data_type=8)), "data type 8"),
+    "a giant constant": (classifier(node("ConstantOfShape", ["big"]), big=SIZES["big"]), "makes a constant of more"),
+    "a giant expansion": (
+        classifier(node("Expand", ["one", "big"]), one=np.float32(1), big=SIZES["big"]),
+        "makes a constant of more",
+    ),
+    "a giant tiling": (
+        classifier(node("Tile", ["two", "big"]), two=np.ones((1, 2)), big=SIZES["big"]),
+        "makes a constant of more",
+    ),
+    "a giant range": (
+        classifier(node("Range", ["from", "to", "by"]), **{"from": np.array(0), "to": np.array(BIG), "by": np.array(1)}),
+        "makes a constant of more",
+    ),
+    "a giant outer product": (
+        classifier(node("Mul", ["row", "column"]), row=np.ones((1, 1 << 16)), column=np.ones((1 << 16, 1))),
+        "makes a constant of more",
+    ),
+    "giant padding": (
+        classifier(node("Pad", ["c", "pads"]), end="p", pads=np.array([0, 0, 1 << 20, 0, 0, 0, 1 << 20, 0])),
+        "more than onnx.value_limit",
+    ),
+    "a giant expansion of the image": (
+        classifier(node("Resize", ["c", "", "scales"]), end="p", scales=np.array([1, 1, 1e6, 1e6], dtype=np.float32)),
+        "refused",
+    ),
+    "constants that double": (
+        classifier(*(node("Concat", [f"d{i}"] * 2, f"d{i + 1}", axis=0) for i in range(40)), d0=np.ones(8)),
+        "more than onnx.value_limit|makes a constant of more",
+    ),
+    "too many nodes": (
+        classifier(*(node("Relu", ["c" if i == 0 else f"r{i}"], f"r{i + 1}") for i in range(10_001))),
+        "more than onnx.node_limit",
+    ),
+    "sizes that do not fit": (classifier(change=changed("head", dims=[5, 4])), "do not fit"),
+    "an unknown operator": (classifier(node("Nonsense", ["c"]), end="p"), r"operator Nonsense \(node the Nonsense"),
+    "escape codes in a name": (classifier(node("\x1b[31mRed", ["c"]), end="p"), r"operator \[31mRed"),
+    "a path that climbs": (classifier(change=external("../secret.bin")), "not a path inside"),
+    "an absolute path": (classifier(change=external("/etc/passwd")), "not a path inside"),
+    "a drive": (classifier(change=external("C:secret.bin")), "not a path inside"),
+    "no path": (classifier(change=external("")), "not a path inside"),
+    "a missing file": (classifier(change=external("missing.bin")), "No such file"),
+    "a link": (classifier(change=external("link.bin")), "through a link"),
+    "a linked folder": (classifier(change=external("linked/secret.bin")), "through a link"),
+    "a pipe": (classifier(change=external("pipe")), "not a regular file"),
+    "a folder": (classifier(change=external("folder")), "not a regular file|directory"),
+    "data that is too short": (classifier(change=external("short.bin")), "too short"),
+    "an offset beyond the end": (classifier(change=external("data.bin", offset=BIG)), "too short"),
+    "a negative offset": (classifier(change=external("data.bin", offset=-1)), "at -1"),
+    "an offset that is no number": (classifier(change=external("data.bin", offset="x")), "no number"),
+    "a length that is not the weight's": (classifier(change=external("data.bin", length=7)), "of 7 bytes"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def surroundings(tmp_path):
+    """A folder with what hostile files point at."""
+    inside = tmp_path / "model"
+    inside.mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(432))
+    (inside / "data.bin").write_bytes(bytes(432))
+    (inside / "short.bin").write_bytes(bytes(431))
+    (inside / "folder").mkdir()
+    (inside / "link.bin").symlink_to(tmp_path / "secret.bin")
+    (inside / "linked").symlink_to(tmp_path)
+    os.mkfifo(inside / "pipe")
+    return inside
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_or_broken_file_is_refused_in_one_plain_line(case, surroundings):
+    model, words = HOSTILE[case]
+    path = surroundings / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    before = sorted(os.listdir(surroundings))
+    start = time.monotonic()
+    with pytest.raises(AgnesError, match=words) as refusal:
+        OnnxLoader().load(path, LoadOptions())
+    text = str(refusal.value)
+    assert text.isprintable()
+    assert "\n" not in text
+    assert isinstance(refusal.value, Refused)
+    assert time.monotonic() - start < 20
+    assert sorted(os.listdir(surroundings)) == before
+
+
+def test_the_good_file_that_the_hostile_ones_are_made_of_is_opened(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(classifier().SerializeToString())
+    assert opened(tmp_path / "m.onnx").class_count == 5
+
+
+def test_external_data_beside_the_model_is_read(tmp_path):
+    path = exported(made("residual"), (3, 16, 16), tmp_path / "whole.onnx")
+    whole = opened(path)
+    (tmp_path / "apart").mkdir()
+    onnx.save(
+        onnx.load(path), tmp_path / "apart" / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    apart = opened(tmp_path / "apart" / "m.onnx")
+    ours, theirs = apart.module.state_dict(), whole.module.state_dict()
+    assert all((value == theirs[name]).all() for name, value in ours.items())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(share, tmp_path):
+    content = exported(made("residual"), (3, 16, 16), tmp_path / "m.onnx").read_bytes()
+    (tmp_path / "m.onnx").write_bytes(content[: int(share * len(content))] or b"\x08")
+    with pytest.raises(Refused):
+        opened(tmp_path / "m.onnx")
+
+
+def test_limits_are_settings(tmp_path):
+    path = exported(made("residual"), (3, 16, 16), tmp_path / "m.onnx")
+    for loader, words in (
+        (OnnxLoader(size_limit=1000), "size_limit"),
+        (OnnxLoader(node_limit=3), "node_limit"),
+        (OnnxLoader(value_limit=5000), "value_limit"),
+    ):
+        with pytest.raises(Refused, match=words):
+            loader.load(path, LoadOptions())
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_flipped_bytes_never_end_in_anything_but_a_network_or_a_refusal(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    content = bytearray(classifier().SerializeToString())
+    for place in rng.integers(0, len(content), 3):
+        content[place] ^= 1 << int(rng.integers(8))
+    (tmp_path / "m.onnx").write_bytes(content)
+    try:
+        OnnxLoader().load(tmp_path / "m.onnx", LoadOptions())
+    except AgnesError as error:
+        assert str(error).isprintable()

@@ -1,0 +1,100 @@
+"""Promises of agnes.memory: bytes are counted while their tensors live."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from agnes.memory import MemoryMeter, process_peak
+
+CPU = torch.device("cpu")
+
+
+def test_what_was_there_before_is_not_counted():
+    before = torch.zeros(1000)
+    with MemoryMeter(CPU) as meter:
+        before.add_(1)
+        before.view(10, 100).t()
+    assert meter.peak == 0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 5000)), max_size=30))
+@settings(deadline=None)
+def test_the_peak_is_what_lived_at_once(steps):
+    held: list[torch.Tensor] = []
+    now = peak = 0
+    with MemoryMeter(CPU) as meter:
+        for drop, size in steps:
+            if drop and held:
+                now -= 4 * len(held.pop(0))
+            else:
+                held.append(torch.zeros(size))
+                now += 4 * size
+                peak = max(peak, now)
+    assert meter.peak == peak
+
+
+def test_views_cost_nothing_and_keep_their_storage_alive():
+    with MemoryMeter(CPU) as meter:
+        part = torch.zeros(1000)[:1]  # the whole thousand lives on
+        other = torch.zeros(500)
+    assert meter.peak == 4 * 1500
+    del part, other
+
+
+def test_values_kept_for_the_gradient_are_counted():
+    weight = torch.ones(1000, requires_grad=True)
+    with MemoryMeter(CPU) as without, torch.no_grad():
+        (weight * 2).sigmoid().sigmoid().sum()
+    with MemoryMeter(CPU) as meter:
+        loss = (weight * 2).sigmoid().sigmoid().sum()
+    assert meter.peak > without.peak
+    assert meter.peak == 4 * (3 * 1000 + 1)
+    del loss
+
+
+def test_intermediate_maps_are_counted_and_freed():
+    network = nn.Sequential(*[nn.Linear(100, 100, bias=False) for _ in range(6)]).requires_grad_(False)
+    with MemoryMeter(CPU) as meter:
+        network(torch.zeros(50, 100))
+    assert meter.peak == 3 * 50 * 100 * 4 or meter.peak == 2 * 50 * 100 * 4
+
+
+def test_an_error_inside_passes_and_ends_the_measurement():
+    meter = MemoryMeter(CPU)
+    with pytest.raises(KeyError), meter:
+        held = torch.zeros(10)
+        raise KeyError
+    assert meter.peak == 40
+    del held
+    with MemoryMeter(CPU) as again:
+        pass
+    assert again.peak == 0
+
+
+def test_meters_inside_one_another_both_count():
+    with MemoryMeter(CPU) as outer:
+        first = torch.zeros(100)
+        with MemoryMeter(CPU) as inner:
+            second = torch.zeros(50)
+    assert (outer.peak, inner.peak) == (600, 200)
+    del first, second
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system does not say")
+def test_the_peak_of_the_process_is_in_bytes_and_never_falls():
+    before = process_peak()
+    assert before is not None
+    assert before > 50 << 20  # torch alone takes that
+    size = before + (20 << 20)
+    held = torch.ones(size // 4) if size < 4 << 30 else None
+    after = process_peak()
+    assert after is not None
+    assert after >= before + (20 << 20) if held is not None else after >= before
+    del held
+    assert (process_peak() or 0) >= after
