@@ -48,10 +48,12 @@ class OutputError(AgnesError):
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the nearest known one, or all of them where they are few."""
-    names = sorted(known)
-    lower = {name.lower(): name for name in names}
-    near = [lower[found] for found in difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)]
-    near = near or [name for name in names if word and (word in name or name in word)][:1]
+    names = {name.lower(): name for name in sorted(known)}
+    word = word.lower()
+    parts = [name for name in names if len(word) > 2 and (word in name or (len(name) > 2 and name in word))]
+    near = difflib.get_close_matches(word, parts, n=1, cutoff=0) or difflib.get_close_matches(
+        word, names, n=1, cutoff=0.5
+    )
     if near:
-        return f"; did you mean '{near[0]}'?"
-    return f"; there is {', '.join(names)}" if 0 < len(names) <= 12 else ""
+        return f"; did you mean '{names[near[0]]}'?"
+    return f"; there is {', '.join(names.values())}" if 0 < len(names) <= 12 else ""
