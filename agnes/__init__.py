@@ -1,9 +1,9 @@
 """AGNES finds, shows and removes backdoors in trained image classifiers.
 
-    import agnes
+import agnes
 
-    report = agnes.scan("model.onnx", data="samples/", methods=["aproxsm", "tao-inversion"])
-    print(report.verdict.status, report.verdict.target_name)
+report = agnes.scan("model.onnx", data="samples/", methods=["aproxsm", "tao-inversion"])
+print(report.verdict.status, report.verdict.target_name)
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _HOME = {  # public name -> the module it lives in, imported when first asked fo
     "scan": "api",
 }
 
-__all__ = [  # noqa: PLE0604 - the names above, spelt out for type checkers below
+__all__ = [
     *_HOME,
     "__version__",
 ]

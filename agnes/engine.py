@@ -53,7 +53,9 @@ class Findings:
     candidates: tuple[Candidate, ...] = ()
     triggers: tuple[Trigger, ...] = ()
     evidence: tuple[Evidence, ...] = ()
-    verdict: Verdict = field(default_factory=lambda: Verdict("inconclusive", None, reasons=("the run was interrupted",)))
+    verdict: Verdict = field(
+        default_factory=lambda: Verdict("inconclusive", None, reasons=("the run was interrupted",))
+    )
 
 
 def run(request: Request, *, progress: Progress | None = None, listeners: Sequence[Any] = ()) -> Report:
@@ -193,7 +195,12 @@ def _refuse_unused(typed: settings.Assignments, chosen: Selection, registry: Reg
 
 
 def _blank(
-    request: Request, backend: Backend, model: Mapping[str, Any], samples: Samples, registry: Registry, chosen: Selection
+    request: Request,
+    backend: Backend,
+    model: Mapping[str, Any],
+    samples: Samples,
+    registry: Registry,
+    chosen: Selection,
 ) -> Report:
     return Report(
         model=model,
@@ -238,7 +245,9 @@ def _with_exports(report: Report, request: Request, registry: Registry, assigned
     if request.output is None or report.repair is None:
         return report
     suffix = Path(str(report.model["name"])).suffix
-    path, why_not = exporting.export(report.repair.network, request.output / folder.REPAIRED, suffix, registry, assigned)
+    path, why_not = exporting.export(
+        report.repair.network, request.output / folder.REPAIRED, suffix, registry, assigned
+    )
     best = replace(report.repair, exported=path.name if path else None)
     if why_not:
         best = replace(best, notes=(*best.notes, f"not written to a file: {why_not}"))

@@ -82,4 +82,6 @@ def _clashes() -> list[str]:
             continue
     if len(found) < 2:
         return []
-    return [f"{' and '.join(found)} are both installed and share one folder; pip uninstall one, then reinstall the other"]
+    return [
+        f"{' and '.join(found)} are both installed and share one folder; pip uninstall one, then reinstall the other"
+    ]

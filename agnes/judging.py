@@ -2,11 +2,14 @@
 
 A trigger that works does not convict by itself: clean networks have small triggers too (ABS, Fig. 16-17). It convicts
 when it works on images it was not made on, is small, and is far smaller than what the same method found for classes
-nothing pointed to. The probability is the normal tail of that comparison; it is not calibrated yet.
+nothing pointed to. The probability is how rarely as many sizes drawn from one log-normal distribution hold one that
+looks as unusual; it is not calibrated on networks yet.
 """
 
 from __future__ import annotations
 
+import bisect
+import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -79,7 +82,7 @@ def weigh(network: Network, triggers: Sequence[Trigger], bounds: Bounds | None =
         logs = {target: _log_size(t, area, bounds) for target, t in best.items()}
         for trigger in group:
             index = _index(_log_size(trigger, area, bounds), list(logs.values()))
-            probability = 1 - min(1.0, len(logs) * _upper_tail(index)) if len(logs) >= bounds.compared else 0.0
+            probability = 1 - _by_chance(index, len(logs)) if len(logs) >= bounds.compared else 0.0
             works = trigger.asr >= bounds.asr and trigger.held_out > 0 and trigger.l1 <= bounds.share * area
             convicts = works and index > bounds.index and probability >= bounds.probability
             weighed.append(Weighed(trigger, index, probability if works else 0.0, convicts))
@@ -87,8 +90,12 @@ def weigh(network: Network, triggers: Sequence[Trigger], bounds: Bounds | None =
 
 
 def _log_size(trigger: Trigger, area: int, bounds: Bounds) -> float:
-    """Log of the size; a trigger that does not work counts as large as the image."""
-    return math.log(max(trigger.l1, 1 / 255) if trigger.asr >= bounds.asr else area)
+    """Log of the size; a trigger that falls short of the success bound counts for more, up to the whole image.
+
+    In proportion, so that a class just below the bound is no outlier to one just above it.
+    """
+    size, short = max(trigger.l1, 1 / 255), max(0.0, 1 - trigger.asr / bounds.asr)
+    return math.log(size) + short * max(0.0, math.log(area) - math.log(size))
 
 
 def _index(value: float, values: Sequence[float]) -> float:
@@ -98,8 +105,23 @@ def _index(value: float, values: Sequence[float]) -> float:
     return (median - value) / (1.4826 * max(spread, 0.05))  # 0.05: sizes within 5 % count as equal
 
 
-def _upper_tail(index: float) -> float:
-    return 0.5 * math.erfc(index / math.sqrt(2))
+def _by_chance(index: float, count: int) -> float:
+    """How often the most unusual of `count` normal values has such an index: few values have a wild median deviation."""
+    largest = _largest_indices(count)
+    above = len(largest) - bisect.bisect_left(largest, index)
+    return (above + 1) / (len(largest) + 1)
+
+
+@functools.cache
+def _largest_indices(count: int) -> list[float]:
+    """The largest anomaly index of many draws of `count` normal values, sorted."""
+    import numpy as np
+
+    draws = max(2_000, min(20_000, 2_000_000 // count))
+    values = np.random.default_rng(0).standard_normal((draws, count))
+    median = np.median(values, axis=1)
+    spread = np.median(np.abs(values - median[:, None]), axis=1)
+    return np.sort((median - values.min(axis=1)) / (1.4826 * spread)).tolist()
 
 
 def _backdoored(network: Network, convicting: Sequence[Weighed], evidence: Sequence[Evidence]) -> Verdict:

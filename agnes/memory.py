@@ -50,6 +50,9 @@ def _storage(value: Any) -> torch.UntypedStorage | None:
     return value.untyped_storage()
 
 
+_open_meters: list[MemoryMeter] = []  # of CUDA devices, whose own peak has room for one question at a time
+
+
 class MemoryMeter:
     """The peak of bytes that tensors made inside the block held at once, beyond what was there before."""
 
@@ -59,8 +62,10 @@ class MemoryMeter:
 
     def __enter__(self) -> MemoryMeter:
         if self.device.type == "cuda":
+            _tell_open_meters(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
-            self._before = torch.cuda.memory_allocated(self.device)
+            self._before = self._highest = torch.cuda.memory_allocated(self.device)
+            _open_meters.append(self)
         else:
             self._mode = _Allocations()
             self._mode.__enter__()
@@ -68,10 +73,20 @@ class MemoryMeter:
 
     def __exit__(self, *error: Any) -> None:
         if self.device.type == "cuda":
-            self.peak = torch.cuda.max_memory_allocated(self.device) - self._before
+            _tell_open_meters(self.device)
+            _open_meters.remove(self)
+            self.peak = self._highest - self._before
         else:
             self._mode.__exit__(*error)
             self.peak = self._mode.peak
+
+
+def _tell_open_meters(device: torch.device) -> None:
+    """Hand the device's peak to every meter that is open, before another one resets it."""
+    highest = torch.cuda.max_memory_allocated(device)
+    for meter in _open_meters:
+        if meter.device == device:
+            meter._highest = max(meter._highest, highest)
 
 
 def process_peak() -> int | None:

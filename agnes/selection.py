@@ -39,7 +39,9 @@ class Chosen:
     def run(self, status: Any, reason: str = "", seconds: float = 0.0) -> MethodRun:
         """How it went, for the report."""
         values = {} if self.broken else settings_in(self.method)
-        return MethodRun(self.name, self.stage, self.distribution, self.version, values, status, reason, seconds, self.why)
+        return MethodRun(
+            self.name, self.stage, self.distribution, self.version, values, status, reason, seconds, self.why
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ def select(
     return Selection(tuple(chosen), tuple(broken))
 
 
-def check_names(registry: Registry, named: Sequence[Any], assigned: settings.Assignments, config: settings.Assignments) -> None:
+def check_names(
+    registry: Registry, named: Sequence[Any], assigned: settings.Assignments, config: settings.Assignments
+) -> None:
     """Refuse, before anything runs, names and settings that nobody owns; `assigned` was typed, `config` is a file's."""
     known = {p.name for p in (*registry.plugins, *registry.blocked)}
     known |= {_instance_name(n, registry) for n in named if not isinstance(n, str)}
@@ -87,7 +91,7 @@ def check_names(registry: Registry, named: Sequence[Any], assigned: settings.Ass
         if isinstance(name, str):
             registry.named(name, METHOD_STAGES)
     for owner, fields in assigned.items():
-        plugins = [p for p in registry.plugins if p.name == owner and p.stage in HOOK_OF.keys()]
+        plugins = [p for p in registry.plugins if p.name == owner and p.stage in HOOK_OF]
         for plugin in plugins:
             settings.typed(registry.method(plugin), owner, fields)
 

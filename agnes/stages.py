@@ -154,5 +154,7 @@ def _checked(chosen: Chosen, results: Any) -> list[Any]:
     items = [results] if isinstance(results, wanted) else results
     if not isinstance(items, (list, tuple)) or not all(isinstance(item, wanted) for item in items):
         given = type(results).__name__
-        raise AgnesError(f"{chosen.name} of {chosen.distribution} returned {given}; {chosen.stage} gives {wanted.__name__}")
+        raise AgnesError(
+            f"{chosen.name} of {chosen.distribution} returned {given}; {chosen.stage} gives {wanted.__name__}"
+        )
     return [replace(item, method=chosen.name) for item in items]

@@ -124,10 +124,14 @@ def switches() -> tuple:
 def test_every_switch_is_set_inside_and_put_back(precision, inside):
     before = switches()
     backend = Backend.choose("cpu", precision=precision)
-    with pytest.raises(ZeroDivisionError), backend.computing():
+
+    def look_and_fail() -> None:
         assert switches() == (inside, inside, True, False)
         assert torch.is_autocast_enabled("cpu") is (precision == "bfloat16")
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), backend.computing():
+        look_and_fail()
     assert switches() == before
     assert not torch.is_autocast_enabled("cpu")
 
@@ -211,7 +215,8 @@ def test_no_chunk_takes_more_than_the_budget_when_one_item_fits(budget, fixed):
     backend.chunked(work, 20_000)
     assert max(peaks) <= budget + fixed
     assert peaks[0] == 600 + fixed
-    assert max(sizes) >= 0.9 * min(20_000, budget // 600)  # and the budget is used
+    if 2 * (600 + fixed) <= budget + fixed:  # the budget is used, once a second size could be tried
+        assert max(sizes) >= 0.9 * min(20_000, budget // 600)
 
 
 def test_a_budget_smaller_than_one_item_goes_one_at_a_time():
@@ -247,7 +252,7 @@ def test_out_of_memory_halves_the_chunk_and_loses_nothing(count, most):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return list(range(start, stop))
 
-    assert sum(backend.chunked(work, count), []) == list(range(count))
+    assert list(itertools.chain(*backend.chunked(work, count))) == list(range(count))
     assert failed == sorted(failed, reverse=True)
     assert len(failed) <= 4
 
@@ -256,7 +261,9 @@ def test_one_item_too_many_is_said_in_one_line():
     def work(start: int, stop: int) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(OutOfMemory, match="^inverting triggers does not fit the memory of cpu even one item at a time; use"):
+    with pytest.raises(
+        OutOfMemory, match=r"^inverting triggers does not fit the memory of cpu even one item at a time; use"
+    ):
         Backend(torch.device("cpu")).chunked(work, 3, what="inverting triggers")
 
 

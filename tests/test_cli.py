@@ -138,7 +138,9 @@ def test_an_unforeseen_error_is_one_line_too(agnes, monkeypatch):
 
 
 def test_settings_from_the_command_line_win_over_agnes_toml_and_that_over_pyproject(agnes, tmp_path):
-    (tmp_path / "pyproject.toml").write_text("[tool.agnes.suspects]\ntarget = 3\n[tool.agnes.triggers]\nsize = 4\nothers = 31\n")
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.agnes.suspects]\ntarget = 3\n[tool.agnes.triggers]\nsize = 4\nothers = 31\n"
+    )
     (tmp_path / "agnes.toml").write_text("seed = 9\n[triggers]\nsize = 3\n[suspects]\ntarget = 4\n")
     _, out, _ = agnes(*RUN, "--json", "--set", "triggers.size=2")
     methods = {method["name"]: method["settings"] for method in json.loads(out)["methods"]}
@@ -160,15 +162,25 @@ def test_plugins_lists_name_stage_distribution_and_version(agnes):
     assert any(line.split() == ["suspects", "stimulation", "agnes-fake", "1.0"] for line in out.splitlines())
     assert any(line.split() == ["needy", "stimulation", "agnes-fake", "1.0", "blocked"] for line in out.splitlines())
     _, out, _ = agnes("plugins", "--json")
-    assert {"name": "suspects", "stage": "stimulation", "distribution": "agnes-fake", "version": "1.0", "blocked": False} in (
-        json.loads(out)
-    )
+    assert {
+        "name": "suspects",
+        "stage": "stimulation",
+        "distribution": "agnes-fake",
+        "version": "1.0",
+        "blocked": False,
+    } in (json.loads(out))
 
 
 def test_a_plugin_shows_its_settings_defaults_needs_and_paper(agnes):
     code, out, _ = agnes("plugins", "needy")
     assert code == 0
-    for words in ("The same, on representatives", "paper: none", "needy.target=2", "the class it names", "representatives"):
+    for words in (
+        "The same, on representatives",
+        "paper: none",
+        "needy.target=2",
+        "the class it names",
+        "representatives",
+    ):
         assert words in out
 
 

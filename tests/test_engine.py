@@ -122,7 +122,9 @@ def test_the_model_handed_in_is_never_changed(house, tmp_path):
     engine.run(request(tmp_path, "suspects"), listeners=[Spy()])
     fresh = fakes.tiny_network()
     assert len(kept) == 1
-    for mine, original in zip(kept[0].network.module.state_dict().values(), fresh.module.state_dict().values(), strict=True):
+    for mine, original in zip(
+        kept[0].network.module.state_dict().values(), fresh.module.state_dict().values(), strict=True
+    ):
         assert torch.equal(mine, original)
 
 
@@ -196,7 +198,11 @@ def test_a_second_run_in_one_folder_replaces_the_first(house, tmp_path):
         ({"model": "nowhere.fake"}, UsageError, "there is no model file nowhere.fake"),
         ({"data": None}, UsageError, "no images were given"),
         ({"methods": ("suspect",)}, UsageError, "did you mean 'suspects'"),
-        ({"settings": {"suspects": {"taget": 1}}}, UsageError, "suspects has no setting 'taget'; did you mean 'target'"),
+        (
+            {"settings": {"suspects": {"taget": 1}}},
+            UsageError,
+            "suspects has no setting 'taget'; did you mean 'target'",
+        ),
         ({"settings": {"suspects": {"target": "two"}}}, UsageError, "suspects.target takes a whole number, not 'two'"),
         ({"settings": {"suspect": {}}}, UsageError, "there is no plugin 'suspect'"),
         ({"settings": {"needy": {"target": 1}}}, UsageError, "needy has settings but no part in this run"),
@@ -250,7 +256,9 @@ def test_importing_agnes_does_not_import_torch():
 def test_scan_is_the_run_in_one_call(house, tmp_path):
     import agnes
 
-    report = agnes.scan(fakes.model_file(tmp_path), data=fakes.images_file(tmp_path), methods=[fakes.FakeStimulation(target=2)])
+    report = agnes.scan(
+        fakes.model_file(tmp_path), data=fakes.images_file(tmp_path), methods=[fakes.FakeStimulation(target=2)]
+    )
     assert report.verdict.status == "backdoored"
     stimulation = next(run for run in report.methods if run.stage == "stimulation")
     assert (stimulation.name, stimulation.distribution) == ("suspects", "agnes-fake")

@@ -1,4 +1,4 @@
-"""Promises of agnes.graphs, forms and preprocess: any classifier becomes one graph of the same logits, or is refused."""
+"""Promises of agnes.graphs: any classifier becomes one graph of the same logits, or is refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from torch import fx, nn
 from torch.nn import functional
 
-from agnes import forms
-from agnes.errors import Refused, UsageError
+from agnes.errors import Refused
 from agnes.network import Network
 from agnes.testing.networks import INPUT_SHAPE, plain, random_network
 
@@ -271,133 +270,6 @@ def test_a_softmax_in_the_middle_stays():
     assert network.peeled is None
     assert "softmax" in network.kinds
     torch.testing.assert_close(network(IMAGES), module(IMAGES).detach())
-
-
-# --- preprocessing ---------------------------------------------------------------------------------------------------
-
-
-@given(
-    st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3),
-    st.lists(st.floats(0.125, 2, width=32), min_size=3, max_size=3),
-    st.sampled_from([1.0, 2.0, 255.0]),
-    st.booleans(),
-)
-@settings(deadline=None, max_examples=25)
-def test_preprocessing_is_part_of_the_network(mean, std, scale, one_for_all):
-    if one_for_all:
-        mean, std = mean[:1], std[:1]
-    module = plain(0)
-    network = Network.of(module, INPUT_SHAPE, mean=mean, std=std, scale=scale)
-    channels = [(IMAGES[:, c] * scale - mean[c % len(mean)]) / std[c % len(std)] for c in range(3)]
-    expected = module(torch.stack(channels, 1)).detach()
-    torch.testing.assert_close(network(IMAGES), expected, rtol=1e-4, atol=1e-3)
-    layer = network.layers[1]
-    torch.testing.assert_close(network.after(layer, network.until(layer, IMAGES)), network(IMAGES))
-    torch.testing.assert_close(network.without_preprocessing()(torch.stack(channels, 1)), expected, rtol=1e-4, atol=1e-3)
-
-
-class ChannelsLast(nn.Module):
-    """As Keras sees images: batch, height, width, channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.fc = nn.Linear(4, 3)
-
-    def forward(self, images):
-        return self.fc(self.conv(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).amax((1, 2)))
-
-
-def test_a_module_of_channels_last_is_given_them():
-    module = ChannelsLast()
-    network = Network.of(module, (3, 10, 14), layout="NHWC", mean=[0.1, 0.2, 0.3])
-    images = torch.rand(2, 3, 10, 14, generator=torch.Generator().manual_seed(0))
-    expected = module((images - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)).permute(0, 2, 3, 1)).detach()
-    torch.testing.assert_close(network(images), expected)
-    assert network.layers[0].shape == (4, 8, 12)
-    assert network.input_shape == (3, 10, 14)
-
-
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"mean": [0.5, 0.5]}, "mean has 2 values for 3 channels; give one or one each"),
-        ({"std": [1, 1, 1, 1]}, "std has 4 values for 3 channels"),
-        ({"std": [1, 0, 1]}, "std has a zero"),
-        ({"layout": "HWCN"}, "no layout 'HWCN'; choose from NCHW, NHWC"),
-    ],
-)
-def test_preprocessing_that_does_not_fit_is_refused(options, match):
-    with pytest.raises(UsageError, match=match):
-        Network.of(plain(0), INPUT_SHAPE, **options)
-
-
-def test_without_preprocessing_nothing_is_put_in_front():
-    assert Network.of(plain(0), INPUT_SHAPE).preprocess is None
-    network = Network.of(plain(0), INPUT_SHAPE, std=[0.5], facts={})
-    assert network.preprocess is not None
-    assert network.piecewise_linear
-    assert "preprocess" not in network.kinds
-
-
-# --- what a value is, as the batch grows -----------------------------------------------------------------------------
-
-
-@given(st.integers(1, 4), st.lists(st.integers(0, 4), min_size=1, max_size=6), st.integers(0, 1))
-@settings(deadline=None)
-def test_rows_of_images_are_found_wherever_the_batch_lies(per_image, images, dim):
-    def value(batch: int) -> torch.Tensor:
-        rows = torch.arange(batch * per_image * 7.0).view(batch * per_image, 7)
-        return rows if dim == 0 else rows.T.contiguous()
-
-    form = forms.compare(value(2), value(3))
-    assert form == forms.Batched(dim, per_image)
-    assert form.count(value(5)) == 5
-    taken = forms.select(form, value(5), torch.tensor(images))
-    expected = [value(5).movedim(dim, 0)[i * per_image : (i + 1) * per_image] for i in images]
-    assert torch.equal(taken.movedim(dim, 0), torch.cat(expected))
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        lambda n: n,
-        lambda n: n * 12,
-        lambda n: n / 4,
-        lambda n: torch.Size([n, 3, 4]),
-        lambda n: [n, (2 * n, "x")],
-        lambda n: torch.tensor([n, 12 * n, 7]),
-        lambda n: torch.arange(4.0),
-        lambda n: None,
-    ],
-)
-def test_sizes_are_known_from_the_batch_alone(value):
-    form = forms.compare(value(2), value(3))
-    rebuilt = forms.rebuild(form, 11, torch.device("cpu"))
-    assert not forms.is_data(form)
-    assert type(rebuilt) is type(value(11))
-    if isinstance(rebuilt, torch.Tensor):
-        assert torch.equal(rebuilt, value(11))
-    else:
-        assert rebuilt == value(11)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        lambda n: n + 1,
-        lambda n: n > 2,
-        lambda n: [0] * n,
-        lambda n: torch.full((2,), float(n)),
-        lambda n: torch.zeros(n + 1),
-        lambda n: torch.zeros(n, n),
-        lambda n: torch.zeros([1] * n),
-        lambda n: {"size": n},
-    ],
-)
-def test_what_follows_no_rule_is_not_guessed(value):
-    with pytest.raises(forms.Unsupported):
-        forms.compare(value(2), value(3))
 
 
 @given(st.integers(0, 10**6))

@@ -36,7 +36,13 @@ def test_convolution_norm_and_activation_are_one_layer():
     network = network_of(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3))
     (layer,) = network.layers
     assert (layer.name, layer.kind, layer.norm, layer.norm_first, layer.activation) == ("0", "conv", "1", True, "relu")
-    assert (layer.weight, layer.bias, layer.shape, layer.channels, layer.neurons) == ("0.weight", "0.bias", (4, 10, 10), 4, 400)
+    assert (layer.weight, layer.bias, layer.shape, layer.channels, layer.neurons) == (
+        "0.weight",
+        "0.bias",
+        (4, 10, 10),
+        4,
+        400,
+    )
     assert float(network.until(layer, IMAGES).value.min()) == 0.0
 
 
@@ -212,7 +218,9 @@ def check_folded(network: Network, left: int) -> None:
     for layer in folded.layers:
         whole = network.until(layer.name, IMAGES).value
         torch.testing.assert_close(folded.until(layer, IMAGES).value, whole, rtol=1e-4, atol=1e-5 * max(1, scale))
-        torch.testing.assert_close(folded.after(layer, folded.until(layer, IMAGES)), before, rtol=1e-4, atol=1e-5 * scale)
+        torch.testing.assert_close(
+            folded.after(layer, folded.until(layer, IMAGES)), before, rtol=1e-4, atol=1e-5 * scale
+        )
 
 
 def test_a_norm_behind_its_convolution_is_folded():
@@ -240,7 +248,9 @@ def test_a_convolution_of_two_uses_is_not_folded():
 
 def test_a_norm_of_two_uses_is_folded_into_both():
     norm = nn.BatchNorm2d(4)
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), norm, nn.ReLU(), nn.Conv2d(4, 4, 1), norm, nn.Flatten(), nn.Linear(576, 3))
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 1), norm, nn.ReLU(), nn.Conv2d(4, 4, 1), norm, nn.Flatten(), nn.Linear(576, 3)
+    )
     check_folded(Network.of(lively(module), INPUT_SHAPE), 0)
 
 

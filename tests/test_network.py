@@ -199,7 +199,9 @@ def test_training_the_module_later_changes_no_network():
 
 
 def test_the_images_are_not_written_to():
-    module = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(400, 3))
+    module = nn.Sequential(
+        nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(400, 3)
+    )
     network = Network.of(module, INPUT_SHAPE)
     images = IMAGES - 0.5
     before = images.clone()

@@ -55,7 +55,11 @@ def test_the_schema_refuses_what_is_not_a_report(full):
 
 
 def test_numbers_that_json_does_not_know_become_null():
-    value = {"a": [math.inf, -math.inf, math.nan, 1.5], "b": (np.float32(2), torch.tensor([1, 2])), 3: frozenset({"z", "y"})}
+    value = {
+        "a": [math.inf, -math.inf, math.nan, 1.5],
+        "b": (np.float32(2), torch.tensor([1, 2])),
+        3: frozenset({"z", "y"}),
+    }
     assert plain(value) == {"a": [None, None, None, 1.5], "b": [2.0, [1, 2]], "3": ["y", "z"]}
 
 

@@ -103,7 +103,9 @@ def test_a_broken_plugin_is_kept_out_of_the_choice_and_reported(network):
 
 
 def test_a_method_object_is_known_by_its_plugins_name(network):
-    found = selection.select(fakes.registry(*fakes.whole_house()), network, [fakes.FakeStimulation(target=5)], only=True)
+    found = selection.select(
+        fakes.registry(*fakes.whole_house()), network, [fakes.FakeStimulation(target=5)], only=True
+    )
     assert [(m.name, m.method.target) for m in found.methods] == [("suspects", 5)]
 
 

@@ -100,10 +100,14 @@ def test_it_is_listed_from_metadata_and_nothing_is_imported(installed):
     assert listing["imported"] == []
 
 
-def test_the_command_lists_it(installed):
-    rows = installed.json("-m", "agnes", "plugins", "--json")
-    assert "loudest" in json.dumps(rows)
-    assert "agnes-example" in json.dumps(rows)
+def test_the_command_lists_it_and_tells_its_settings(installed):
+    listed = json.dumps(installed.json("-m", "agnes", "plugins", "--json"))
+    assert '"loudest"' in listed
+    assert '"agnes-example"' in listed
+    told = installed.run("-m", "agnes", "plugins", "loudest", COLUMNS="200", NO_COLOR="1")
+    assert told.returncode == 0, told.stderr
+    for words in ("factor", "4.0", "by which a channel is turned up", "agnes-example"):
+        assert words in told.stdout
 
 
 def test_its_settings_are_read_with_their_comments(installed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -12,36 +12,36 @@ _FILE = "The model file"
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The model file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
 Block = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option("--block", metavar="NAME", help="Leave out a plugin or a distribution. Repeatable."),
 ]
 Set = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option("--set", metavar="NAME.SETTING=VALUE", help="A setting of a plugin. Repeatable."),
 ]
 Config = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Option("--config", metavar="FILE", help="Read this file instead of ./agnes.toml.", show_default=False),
 ]
 Arch = Annotated[
-    Optional[str],
+    str | None,
     typer.Option("--arch", metavar="NAME", help="The architecture, where the file holds weights only."),
 ]
 Mean = Annotated[
-    Optional[str],
+    str | None,
     typer.Option("--mean", metavar="A,B,C", help="What the model wants subtracted from scale x pixel."),
 ]
-Std = Annotated[Optional[str], typer.Option("--std", metavar="A,B,C", help="What the model wants divided by.")]
+Std = Annotated[str | None, typer.Option("--std", metavar="A,B,C", help="What the model wants divided by.")]
 Scale = Annotated[
-    Optional[float],
+    float | None,
     typer.Option("--scale", metavar="X", help="255 for a model that takes pixels of 0 to 255.", show_default=False),
 ]
 Layout = Annotated[
-    Optional[str],
+    str | None,
     typer.Option("--layout", metavar="NCHW|NHWC", help="The layout of the file's own input."),
 ]
 InputShape = Annotated[
-    Optional[str],
+    str | None,
     typer.Option("--input-shape", metavar="C,H,W", help="The input's shape, where the file does not say."),
 ]
 Trust = Annotated[

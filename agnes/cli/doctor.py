@@ -12,7 +12,10 @@ NAME = "doctor"
 
 
 def command(json: arguments.Json = False, block: arguments.Block = None) -> None:
-    """Check this installation: versions, device, plugins that cannot be imported. Exit code 2 when something is wrong."""
+    """Check this installation: versions, device, plugins that cannot be imported.
+
+    Exit codes: 0 all is well, 2 something is wrong.
+    """
     from agnes import health
     from agnes.reports import terminal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ NAME = "inspect"
 def command(
     model: arguments.Model,
     data: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option("--data", metavar="PATH", help="Benign images, to say what they offer to methods."),
     ] = None,
     json: arguments.Json = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ NAME = "plugins"
 
 def command(
     name: Annotated[
-        Optional[str], typer.Argument(metavar="NAME", help="Show this plugin's settings, needs and paper.")
+        str | None, typer.Argument(metavar="NAME", help="Show this plugin's settings, needs and paper.")
     ] = None,
     json: arguments.Json = False,
     block: arguments.Block = None,

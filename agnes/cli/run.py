@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -16,37 +16,37 @@ NAME = "run"
 def command(
     model: arguments.Model,
     data: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option("--data", metavar="PATH", help="Benign images: a folder, an .npz, a .csv list or one image."),
     ] = None,
     plugin: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--plugin", metavar="NAME", help="Use this method, of any stage. Repeatable."),
     ] = None,
     only: Annotated[
-        Optional[bool],
+        bool | None,
         typer.Option("--only", help="Leave out the stages that no named method serves.", show_default=False),
     ] = None,
     set_: arguments.Set = None,
     output: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option("-o", "--output", metavar="DIR", help="The run folder. Default: runs/MODEL."),
     ] = None,
     json: arguments.Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    seed: Annotated[Optional[int], typer.Option("--seed", metavar="N", help="Of everything random. Default: 0.")] = None,
-    device: Annotated[Optional[str], typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everything random. Default: 0.")] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[
-        Optional[str], typer.Option("--precision", metavar="NAME", help="float32, tf32 or bfloat16.")
+        str | None, typer.Option("--precision", metavar="NAME", help="float32, tf32 or bfloat16.")
     ] = None,
     memory: Annotated[
-        Optional[str], typer.Option("--memory", metavar="SIZE", help="For one chunk of work, as in 512M or 4G.")
+        str | None, typer.Option("--memory", metavar="SIZE", help="For one chunk of work, as in 512M or 4G.")
     ] = None,
     time_budget: Annotated[
-        Optional[str], typer.Option("--time-budget", metavar="TIME", help="For the whole run, as in 90, 5m or 1h.")
+        str | None, typer.Option("--time-budget", metavar="TIME", help="For the whole run, as in 90, 5m or 1h.")
     ] = None,
     report: Annotated[
-        Optional[list[str]], typer.Option("--report", metavar="NAME", help="Write this report too. Repeatable.")
+        list[str] | None, typer.Option("--report", metavar="NAME", help="Write this report too. Repeatable.")
     ] = None,
     config: arguments.Config = None,
     block: arguments.Block = None,

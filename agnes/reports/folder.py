@@ -52,7 +52,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}; give another folder with -o") from error
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}; give another folder with -o"
+        ) from error
 
 
 def write(report: Report, output: Path, samples: Samples | None) -> None:

@@ -41,9 +41,7 @@ def inspect(
         {
             **opened.facts,
             "piecewise_linear": network.piecewise_linear,
-            "layers": [
-                {"name": layer.name, "kind": layer.kind, "shape": layer.shape} for layer in network.layers
-            ],
+            "layers": [{"name": layer.name, "kind": layer.kind, "shape": layer.shape} for layer in network.layers],
             "methods": [_applies(registry, plugin, network, samples) for plugin in _methods(registry)],
         }
     )

@@ -26,8 +26,10 @@ _PLAIN_WIDTH = 110  # of lines that do not go to a terminal
 def console(stderr: bool = False) -> Console:
     """A console that never reads markup in what it is given."""
     made = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
-    return made if made.is_terminal else Console(
-        stderr=stderr, markup=False, highlight=False, emoji=False, width=_PLAIN_WIDTH, soft_wrap=True
+    return (
+        made
+        if made.is_terminal
+        else Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=_PLAIN_WIDTH, soft_wrap=True)
     )
 
 

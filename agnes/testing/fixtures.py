@@ -38,10 +38,10 @@ def agnes_network(request: pytest.FixtureRequest) -> Network:
 
 @pytest.fixture
 def agnes_samples(agnes_network: Network) -> Samples:
-    """Two labelled images of every class that the tiny network knows."""
+    """One labelled image of every class that the tiny network knows."""
     from agnes.testing.inputs import tiny_samples
 
-    return tiny_samples(agnes_network)
+    return tiny_samples(agnes_network, each=1)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def unlabelled_samples(agnes_network: Network) -> Samples:
     """Images for the tiny network whose classes nobody knows."""
     from agnes.testing.inputs import tiny_samples
 
-    return tiny_samples(agnes_network, labelled=False)
+    return tiny_samples(agnes_network, each=1, labelled=False)
 
 
 @pytest.fixture

@@ -66,7 +66,8 @@ class _Planted(nn.Module):
 @torch.no_grad()
 def _module(target: int, channel: int, generator: torch.Generator) -> nn.Module:
     """Brightness is passed on and read cell by cell; the planted channel fires on the patch alone."""
-    module = _Planted().eval()
+    with torch.random.fork_rng(devices=[]):  # what torch draws first is written over
+        module = _Planted().eval()
     for parameter in module.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
     for parameter in (*module.first.parameters(), *module.second.parameters()):

@@ -48,7 +48,7 @@ def registry(*plugins: Plugin, block: Sequence[str] = ()) -> Registry:
 @contextmanager
 def installed(*plugins: Plugin) -> Iterator[None]:
     """Nothing is installed but these."""
-    with mock.patch("agnes.registry.installed_plugins", lambda: list(plugins)):
+    with mock.patch("agnes.registry.installed_plugins", return_value=list(plugins)):
         yield
 
 
@@ -56,7 +56,12 @@ def tiny_network(seed: int = 0) -> Network:
     """conv-BN-ReLU, pool, linear: 3x8x8 to eight classes."""
     torch.manual_seed(seed)
     module = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(16, CLASSES)
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(4),
+        nn.Flatten(),
+        nn.Linear(16, CLASSES),
     )
     return Network.of(module.eval(), (3, 8, 8))
 

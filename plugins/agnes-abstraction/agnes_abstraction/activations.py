@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+
 from agnes.reading.parts import spread
 
 if TYPE_CHECKING:

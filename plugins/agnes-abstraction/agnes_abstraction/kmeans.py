@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+
 from agnes.errors import UsageError
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
 from agnes.results import Representatives
-
 from agnes_abstraction.activations import activation_vectors, chosen_images
 from agnes_abstraction.clustering import cluster, nearest_to_centres
 
@@ -26,16 +26,16 @@ class KMeans(Method):
     """Cluster each layer's neurons by their activations on benign images; the one nearest the centre stands for all.
 
     Neurons that no image activates form one cluster, found without k-means and counted among the clusters. All of
-    them lie at its centre, so the first one stands for them. With `dormant`, so does one neuron in the middle of each
-    channel that no image activates anywhere: a backdoor may sleep there, and a channel without a representative is
-    never stimulated.
+    them lie at its centre: the first one stands for them, and with `dormant` so does the neuron in the middle of each
+    channel that no image activates anywhere. A backdoor sleeps in such channels, and a channel without a
+    representative is never stimulated.
     """
 
     clustering_rate: float = 0.10  # clusters of a layer, as a share of its neurons (AGNES, section 5.1: 10 %)
     rounds: int = 8  # Lloyd's rounds at most; it ends sooner when nothing moves
     projection: int = 64  # dimensions in which the starting centres are found
     images: int = 1000  # benign images used at most, class by class in turn
-    dormant: bool = False  # also a representative for each channel that no image activates, beyond the rate
+    dormant: bool = True  # a representative in each channel that no image activates, beyond the rate; the paper: false
 
     paper: ClassVar[str] = "Dhonthi, Eiermann, Hahn, Hashemi: AGNES, section 3.1"
 
@@ -64,7 +64,7 @@ class KMeans(Method):
                     flags[_middles_of_dormant_channels(vectors, layer)] = True
                 clusters[layer.name] = labels.reshape(layer.shape).cpu()
                 positions[layer.name] = flags.reshape(layer.shape).cpu()
-                tick()
+                tick(1)
         return Representatives(clusters, positions)
 
     def _labels(self, vectors: torch.Tensor, generator: torch.Generator, backend: Backend) -> torch.Tensor:
@@ -78,9 +78,7 @@ class KMeans(Method):
             labels[awake] = 1 + self._cluster(vectors[awake], count - 1, generator, backend)
         return labels
 
-    def _cluster(
-        self, vectors: torch.Tensor, count: int, generator: torch.Generator, backend: Backend
-    ) -> torch.Tensor:
+    def _cluster(self, vectors: torch.Tensor, count: int, generator: torch.Generator, backend: Backend) -> torch.Tensor:
         return cluster(
             vectors, count, rounds=self.rounds, projection=self.projection, generator=generator, backend=backend
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from agnes.backend import Backend
 from agnes_abstraction.clustering import cluster, lloyd, means, nearest_to_centres, seed, to_own_centre
+
+from agnes.backend import Backend
 
 BACKEND = Backend.choose("cpu", memory=1 << 28)
 
@@ -71,7 +72,9 @@ def test_little_memory_gives_clusters_as_good():
     points = responses(500, 30)
     scarce = clustered(points, 50, backend=Backend.choose("cpu", memory=20_000))
     ample = clustered(points, 50)
-    assert float(to_own_centre(points, scarce).sum()) == pytest.approx(float(to_own_centre(points, ample).sum()), rel=0.03)
+    assert float(to_own_centre(points, scarce).sum()) == pytest.approx(
+        float(to_own_centre(points, ample).sum()), rel=0.03
+    )
 
 
 def test_rounds_only_improve():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from agnes_abstraction.kmeans import KMeans
+from torch import nn
+
 from agnes.backend import Backend
 from agnes.errors import UsageError
 from agnes.network import Network
 from agnes.results import Representatives
 from agnes.samples import Samples
-from agnes_abstraction.kmeans import KMeans
-from torch import nn
+from agnes.testing import AbstractionChecks, plant
 
 BACKEND = Backend.choose("cpu", memory=1 << 28)
 
@@ -67,14 +69,14 @@ def test_every_hidden_layer_is_clustered_and_the_logits_are_not():
 @pytest.mark.parametrize(("rate", "counts"), [(0.1, [38, 2, 1]), (0.25, [96, 5, 3]), (0.01, [4, 1, 1])])
 def test_the_rate_says_how_many_clusters_a_layer_has(rate: float, counts: list[int]):
     network = small_network()
-    found = abstracted(KMeans(clustering_rate=rate), network)
+    found = abstracted(KMeans(clustering_rate=rate, dormant=False), network)
     assert [int(found.positions[layer.name].sum()) for layer in network.layers] == counts
     assert [int(found.clusters[layer.name].max()) + 1 for layer in network.layers] == counts
 
 
 def test_each_cluster_has_one_representative_the_member_nearest_its_centre():
     network, samples = small_network(), images()
-    found = abstracted(KMeans(), network, samples)
+    found = abstracted(KMeans(clustering_rate=0.2, dormant=False), network, samples)
     for layer in network.layers:
         vectors = network.read(samples.images)[layer.name].flatten(1).T
         labels, flags = found.clusters[layer.name].flatten(), found.positions[layer.name].flatten()
@@ -97,7 +99,7 @@ def test_at_a_rate_of_one_every_neuron_stands_for_itself():
 
 def test_neurons_that_no_image_activates_share_one_cluster():
     network = with_dead_channels([1, 4])
-    found = abstracted(KMeans(), network)
+    found = abstracted(KMeans(dormant=False), network)
     clusters, flags = found.clusters["0"], found.positions["0"]
     asleep = network.read(images().images)["0"].eq(0).all(0)
     assert asleep[[1, 4]].all()
@@ -108,14 +110,14 @@ def test_neurons_that_no_image_activates_share_one_cluster():
 
 
 def test_a_layer_that_no_image_activates_is_one_cluster():
-    found = abstracted(KMeans(), with_dead_channels(list(range(6))))
+    found = abstracted(KMeans(dormant=False), with_dead_channels(list(range(6))))
     assert not found.clusters["0"].any()
     assert found.positions["0"].flatten().nonzero().tolist() == [[0]]
 
 
-def test_dormant_channels_can_each_have_a_representative_in_their_middle():
+def test_each_channel_that_no_image_activates_has_a_representative_in_its_middle():
     network = with_dead_channels([1, 4])
-    found, usual = abstracted(KMeans(dormant=True), network), abstracted(KMeans(), network)
+    found, usual = abstracted(KMeans(), network), abstracted(KMeans(dormant=False), network)
     assert torch.equal(found.clusters["0"], usual.clusters["0"])
     added = found.positions["0"] & ~usual.positions["0"]
     assert added.nonzero().tolist() == [[1, 4, 4], [4, 4, 4]]
@@ -152,6 +154,16 @@ def test_the_network_is_left_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in network.module.state_dict().items())
     assert not network.module.training
     assert all(parameter.grad is None for parameter in network.module.parameters())
+
+
+def test_a_planted_backdoor_that_benign_images_never_wake_has_a_representative():
+    planted = plant()
+    found = KMeans().abstract(network=planted.network, samples=planted.samples, backend=BACKEND)
+    assert all(found.positions[layer][channel].any() for layer, channel in planted.path)
+
+
+class TestKMeans(AbstractionChecks):
+    method = KMeans()
 
 
 @pytest.mark.parametrize("settings", [{"clustering_rate": 0.0}, {"clustering_rate": 1.5}, {"rounds": 0}, {"images": 0}])

@@ -146,7 +146,7 @@ class Search:
     schedule: Schedule
     backend: Backend
     batch: int  # images an arm sees in one step
-    drop: Callable[[int, Found, torch.Tensor], torch.Tensor] | None = None  # step, found, active -> arms to stop
+    drop: Callable[[int, Found], torch.Tensor] | None = None  # step, what was found -> arms to stop, bool
     found: Found = field(init=False, repr=False)
     capacity: int = field(init=False, default=0)
 
@@ -264,5 +264,5 @@ class Search:
         passed = self.found.passed[active]
         done = torch.where(passed, setbacks >= self.schedule.setbacks, torch.full_like(passed, step >= self.schedule.hopeless_after))
         if self.drop is not None:
-            done |= torch.isin(active, self.drop(step, self.found, active))
+            done |= self.drop(step, self.found)[active]
         return active[~done]

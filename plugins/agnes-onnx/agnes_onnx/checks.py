@@ -9,7 +9,6 @@ from typing import Any
 
 from agnes.errors import Refused
 from agnes.text import printable
-
 from agnes_onnx import tensors
 
 OLDEST_OPSET = 7
@@ -98,7 +97,9 @@ def _check_opset(model: Any) -> None:
 
 def _check_nodes(model: Any, limits: Limits) -> None:
     if len(model.graph.node) > limits.nodes:
-        raise Refused(f"refused: the file has {len(model.graph.node)} nodes, more than onnx.node_limit ({limits.nodes})")
+        raise Refused(
+            f"refused: the file has {len(model.graph.node)} nodes, more than onnx.node_limit ({limits.nodes})"
+        )
     if model.functions:
         raise Refused("refused: the file defines functions of its own; export it with functions inlined")
     for node in model.graph.node:

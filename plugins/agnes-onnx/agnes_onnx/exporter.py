@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import tempfile
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from agnes.errors import OutputError, Refused
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
+from agnes.text import printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,19 +38,14 @@ class OnnxExporter(Method):
             return None
         network = network.to("cpu")
         try:
-            content = self._written(network)
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise OutputError(f"{path.name}: torch cannot write this network as ONNX opset {self.opset}: {reason}") from error
-        try:
             with _in_its_place(path) as draft:
-                draft.write_bytes(content)
+                self._write(network, draft, path.name)
                 self._compare(network, draft, path.name)
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
         return path
 
-    def _written(self, network: Network) -> bytes:
+    def _write(self, network: Network, draft: Path, name: str) -> None:
         import torch
 
         from agnes_onnx.parity import as_file_takes
@@ -58,21 +53,27 @@ class OnnxExporter(Method):
         example = as_file_takes(network, torch.zeros(1, *network.input_shape))
         source = str(network.facts.get("input_name") or "input")
         target = str(network.facts.get("output_name") or ("probabilities" if network.peeled else "logits"))
-        stream = io.BytesIO()
-        with _quiet():
-            torch.onnx.export(
-                _with_softmax(network),
-                (example,),
-                stream,
-                dynamo=False,
-                opset_version=self.opset,
-                input_names=[source],
-                output_names=[target],
-                dynamic_axes={source: {0: "batch"}, target: {0: "batch"}},
-                training=torch.onnx.TrainingMode.PRESERVE,  # else BatchNorm is folded away
-                do_constant_folding=False,
-            )
-        return stream.getvalue()
+        try:
+            with _quiet():
+                torch.onnx.export(
+                    _with_softmax(network),
+                    (example,),
+                    draft,
+                    dynamo=False,
+                    opset_version=self.opset,
+                    input_names=[source],
+                    output_names=[target],
+                    dynamic_axes={source: {0: "batch"}, target: {0: "batch"}},
+                    training=torch.onnx.TrainingMode.PRESERVE,  # else BatchNorm is folded away
+                    do_constant_folding=False,
+                )
+        except OSError:
+            raise
+        except Exception as error:
+            reason = printable(str(error).strip().partition("\n")[0])
+            raise OutputError(
+                f"{name}: torch cannot write this network as ONNX opset {self.opset}: {reason}"
+            ) from error
 
     def _compare(self, network: Network, draft: Path, name: str) -> None:
         import torch
@@ -96,12 +97,20 @@ class OnnxExporter(Method):
 
 
 def _with_softmax(network: Network) -> nn.Module:
+    """The file's own network, its softmax back at the end."""
     from torch import nn
 
-    module: nn.Module = network.without_preprocessing().eval()
+    from agnes.graphs import output_value
+
+    module = network.without_preprocessing().eval()
     if network.peeled:
-        module = nn.Sequential(module, nn.LogSoftmax(1) if network.peeled == "log_softmax" else nn.Softmax(1))
-    return module.eval()
+        module.add_submodule("agnes_softmax", nn.LogSoftmax(1) if network.peeled == "log_softmax" else nn.Softmax(1))
+        logits = output_value(module)
+        with module.graph.inserting_after(logits):
+            call = module.graph.call_module("agnes_softmax", (logits,))
+        logits.replace_all_uses_with(call, delete_user_cb=lambda user: user.op == "output")
+        module.recompile()
+    return module
 
 
 @contextlib.contextmanager

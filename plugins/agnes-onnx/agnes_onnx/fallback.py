@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
 
 from agnes_onnx.operators.table import Unsupported
 from agnes_onnx.torchvision_stub import torchvision_or_stub
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import fx
 
     from agnes_onnx.graph import Builder, Operation
+
+
+_SMALL = 64  # numbers that a constant may have to be kept beside a module rather than as a buffer
+
+
+class _Filled(nn.Module):
+    """onnx2torch's module with its constant arguments in their places."""
+
+    def __init__(
+        self, module: nn.Module, fixed: Mapping[int, torch.Tensor], computed: Sequence[int], count: int
+    ) -> None:
+        super().__init__()
+        self.agnes_kind = type(module).__name__
+        self.module = module
+        self._fixed, self._computed, self._count = dict(fixed), list(computed), count
+
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        places: list[torch.Tensor | None] = [None] * self._count
+        for place, constant in self._fixed.items():
+            places[place] = constant
+        for place, value in zip(self._computed, values, strict=True):
+            places[place] = value
+        return self.module(*places)
 
 
 def convert(op: Operation, graph: Builder, reason: str) -> fx.Node:
@@ -27,10 +55,21 @@ def convert(op: Operation, graph: Builder, reason: str) -> fx.Node:
         module, mapping = converter(next(iter(one_node.nodes.values())), one_node)
     except Exception as error:
         raise Unsupported(f"{reason}, and onnx2torch fails: {str(error).partition(chr(10))[0]}") from error
-    names = [name for name in mapping.inputs if name]
-    if len(names) != len(mapping.inputs) or any(inspect.isclass(p) for p in mapping.inputs):
-        raise Unsupported(f"{reason}, and onnx2torch leaves an input out")
-    return graph.module(op, module, *(graph.node(name) for name in names))
+    return _called(op, graph, module, mapping.inputs, reason)
+
+
+def _called(op: Operation, graph: Builder, module: nn.Module, names: Sequence[str], reason: str) -> fx.Node:
+    """A call of onnx2torch's module; sizes and other small constants are given to it as they are."""
+    given = {place: name for place, name in enumerate(names) if name}
+    small = {place: array for place, name in given.items() if (array := graph.constant(name)) is not None}
+    fixed = {place: torch.from_numpy(np.array(a)) for place, a in small.items() if a.size <= _SMALL}
+    computed = [place for place in given if place not in fixed]
+    try:
+        return graph.module(
+            op, _Filled(module, fixed, computed, len(names)), *(graph.node(given[place]) for place in computed)
+        )
+    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+        raise Unsupported(f"{reason}, and onnx2torch's does not fit") from error
 
 
 def _converter(op: Operation) -> Any:

@@ -1,4 +1,4 @@
-"""From an ONNX graph to a torch.fx graph of native modules, node by node, with every value's size known before it is."""
+"""From an ONNX graph to a torch.fx graph of native modules, node by node, each value's size known before it is made."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.fx.node import map_arg
 
 from agnes.errors import AgnesError, Refused
 from agnes.layers import CONVOLUTIONS
 from agnes.text import printable
-
-from agnes_onnx import checks, folding, naming, tensors
+from agnes_onnx import checks, folding, naming, sizes, tensors
 from agnes_onnx.folding import Known
 from agnes_onnx.operators import CONVERTERS, Unsupported
 
@@ -48,9 +48,7 @@ class Imported:
     nodes: Mapping[str, str]  # value in the file -> node of the graph
 
 
-def import_graph(
-    model: Any, input_shape: Sequence[int], fixed_batch: int | None, limits: checks.Limits
-) -> Imported:
+def import_graph(model: Any, input_shape: Sequence[int], fixed_batch: int | None, limits: checks.Limits) -> Imported:
     """The graph of a checked model. `input_shape` is that of one image as the file takes it."""
     return Builder(model, input_shape, fixed_batch, limits).build()
 
@@ -58,9 +56,7 @@ def import_graph(
 class Builder:
     """A graph under construction: what converters read, and how they add to it."""
 
-    def __init__(
-        self, model: Any, input_shape: Sequence[int], fixed_batch: int | None, limits: checks.Limits
-    ) -> None:
+    def __init__(self, model: Any, input_shape: Sequence[int], fixed_batch: int | None, limits: checks.Limits) -> None:
         self.model = model
         self.opset = checks.opset_of(model)
         self.fixed_batch = fixed_batch  # the one batch size that sizes in the file are written for
@@ -231,14 +227,17 @@ class Builder:
     def _run(self, node: fx.Node, probe: int) -> Any:
         if node.op == "get_attr":
             return self._root.get_buffer(str(node.target)).to("meta")
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: self._examples[n][probe])
+        args, kwargs = map_arg((node.args, node.kwargs), lambda n: self._examples[n][probe])
         with torch.no_grad():
             if node.op == "call_module":
                 module = self._modules[node]
+                if (value := sizes.by_rule(module, args)) is not None:
+                    return value
                 stored = [*module.named_parameters(), *module.named_buffers()]
                 return torch.func.functional_call(module, {name: t.to("meta") for name, t in stored}, args, kwargs)
-            function = getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
-            return function(*args, **kwargs)
+            function: Any = getattr(torch.Tensor, node.target) if isinstance(node.target, str) else node.target
+            value = None if kwargs else sizes.by_rule(function, args)
+            return function(*args, **kwargs) if value is None else value
 
     def _spend(self, count: int) -> None:
         self._left -= count
@@ -268,8 +267,8 @@ class Builder:
     def _unsupported(self, op: Operation, reason: str) -> str:
         where = printable(op.name) or printable(op.outputs[0] if op.outputs else "")
         return (
-            f"refused: AGNES cannot convert operator {printable(op.type)} (node {where}, opset {self.opset}): {reason}; "
-            "export the model without it"
+            f"refused: AGNES cannot convert operator {printable(op.type)} (node {where}, opset {self.opset}): "
+            f"{reason}; export the model without it"
         )
 
     def _fold(self, op: Operation) -> bool:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from agnes_onnx.checks import Limits
 
 _COLOURS = (1, 3, 4)
-_OTHERS = frozenset(".pt .pth .pt2 .safetensors .keras .h5 .hdf5 .npz .npy .pb .tflite .zip .py".split())
+_OTHERS = frozenset(
+    [".pt", ".pth", ".pt2", ".safetensors", ".keras", ".h5", ".hdf5", ".npz", ".npy", ".pb", ".tflite", ".zip", ".py"]
+)
 _MOST_IMAGES = 1024  # of a fixed batch
 
 
@@ -99,9 +101,13 @@ def _is_onnx(path: Path) -> bool:
 
 def _declared(source: Any) -> tuple[int | None, tuple[int | None, int | None, int | None]]:
     """The batch size and the three sizes that the file declares; None where it leaves them open."""
-    dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in source.type.tensor_type.shape.dim]
+    dims = [
+        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in source.type.tensor_type.shape.dim
+    ]
     if len(dims) != 4:
-        raise Refused(f"refused: the file's input has {len(dims)} dimensions; AGNES scans classifiers of image batches, 4")
+        raise Refused(
+            f"refused: the file's input has {len(dims)} dimensions; AGNES scans classifiers of image batches, 4"
+        )
     if (dims[0] or 0) > _MOST_IMAGES:
         raise Refused(f"refused: the file takes {dims[0]} images at a time; export it with a batch of any size")
     return dims[0], (dims[1], dims[2], dims[3])
@@ -121,14 +127,14 @@ def _image_shape(
             raise UsageError(f"the input shape {_written(given)} was given, and the file says {_written(said)}")
         said = given
     if any(size is None for size in said):
-        raise UsageError(f"the file leaves its input's size open ({_written(said)}); give --input-shape channels,height,width")
+        raise UsageError(
+            f"the file leaves its input's size open ({_written(said)}); give --input-shape channels,height,width"
+        )
     channels, height, width = (int(size) for size in said if size is not None)
     return layout, (channels, height, width)
 
 
-def _layout(
-    sizes: Sequence[int | None], model: Any, given: Sequence[int] | None
-) -> Literal["NCHW", "NHWC"]:
+def _layout(sizes: Sequence[int | None], model: Any, given: Sequence[int] | None) -> Literal["NCHW", "NHWC"]:
     first, middle, last = sizes
     colours = _COLOURS if given is None else (given[0],)
     if first in colours and last not in colours:

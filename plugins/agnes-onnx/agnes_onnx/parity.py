@@ -10,7 +10,6 @@ from torch import fx
 
 from agnes.errors import Refused
 from agnes.text import printable
-
 from agnes_onnx.runtime import Reference
 
 if TYPE_CHECKING:
@@ -27,7 +26,9 @@ def measure(network: Network, model: Any, imported: Imported, fixed_batch: int |
     theirs = reference(as_file_takes(network, images))[0]
     theirs = theirs.flatten(1)
     if ours.shape != theirs.shape or not torch.isfinite(theirs).all():
-        raise Refused("refused: onnxruntime's output for random images is not finite, or not one row of logits an image")
+        raise Refused(
+            "refused: onnxruntime's output for random images is not finite, or not one row of logits an image"
+        )
     absolute, relative = differences(ours, theirs)
     if not relative <= most:
         where = _first_difference(network, model, imported, images, fixed_batch, most)

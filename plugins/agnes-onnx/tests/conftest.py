@@ -5,7 +5,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from onnx_classifiers import NETS, made  # noqa: E402
+from onnx_classifiers import NETS, made
 
 
 @pytest.fixture(params=NETS)

@@ -38,7 +38,13 @@ class Branches(nn.Module):
         self.fc = nn.Linear(8 * 16, 4)
 
     def forward(self, x):
-        x = torch.cat([torch.relu(self.left(x)), torch.relu(self.right(x)), ], 1)
+        x = torch.cat(
+            [
+                torch.relu(self.left(x)),
+                torch.relu(self.right(x)),
+            ],
+            1,
+        )
         return self.fc(nn.functional.adaptive_max_pool2d(x, 1).expand(-1, -1, 4, 4).reshape(x.shape[0], -1))
 
 
@@ -159,7 +165,9 @@ def made(name: str) -> nn.Module:
     return module.eval()
 
 
-def exported(module: nn.Module, shape: tuple[int, ...], path: Path, *, opset: int = 17, batch: int | None = None) -> Path:
+def exported(
+    module: nn.Module, shape: tuple[int, ...], path: Path, *, opset: int = 17, batch: int | None = None
+) -> Path:
     """The module written by torch's older exporter, for any batch or for one size."""
     stream = io.BytesIO()
     with warnings.catch_warnings():

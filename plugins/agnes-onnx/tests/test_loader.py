@@ -4,8 +4,8 @@ import pytest
 import torch
 from agnes_onnx.loader import OnnxLoader
 from agnes_onnx.runtime import Reference
-from onnx_classifiers import NETS, exported, made, opened
 from onnx import TensorProto, helper, numpy_helper
+from onnx_classifiers import NETS, exported, made, opened
 from torch import nn
 
 from agnes.errors import Refused, UsageError
@@ -234,7 +234,9 @@ OPERATORS = {
     "tall pad": [n("Pad", ["c", "deep"], "p")],
     "division": [n("Exp", ["c"], "e"), n("Div", ["one", "e"], "p")],
     "sum": [n("Sum", ["c", "c", "c"], "p")],
-    "reduced": [n("ReduceMax", ["c"], "m", axes=[2]), n("Unsqueeze", ["m", "two"], "u"), n("Squeeze", ["u", "two"], "p")],
+    "reduced": [
+        n("ReduceMax", ["c"], "m", axes=[2]), n("Unsqueeze", ["m", "two"], "u"), n("Squeeze", ["u", "two"], "p"),
+    ],
     "resized": [n("Resize", ["c", "", "scales"], "p", mode="nearest", nearest_mode="floor",
                   coordinate_transformation_mode="asymmetric")],
     "double": [n("Identity", ["c"], "i"), n("Mul", ["i", "c"], "m"), n("Sub", ["m", "c"], "p")],

@@ -157,7 +157,7 @@ HOSTILE = {  # what is wrong: the model, what the refusal says
         "makes a constant of more",
     ),
     "a giant range": (
-        classifier(node("Range", ["from", "to", "by"]), **{"from": np.array(0), "to": np.array(BIG), "by": np.array(1)}),
+        classifier(node("Range", ["low", "top", "by"]), low=np.array(0), top=np.array(BIG), by=np.array(1)),
         "makes a constant of more",
     ),
     "a giant outer product": (
@@ -165,7 +165,7 @@ HOSTILE = {  # what is wrong: the model, what the refusal says
         "makes a constant of more",
     ),
     "giant padding": (
-        classifier(node("Pad", ["c", "pads"]), end="p", pads=np.array([0, 0, 1 << 20, 0, 0, 0, 1 << 20, 0])),
+        classifier(node("Pad", ["c", "pads"]), end="p", pads=np.array([0, 0, 1 << 22, 0, 0, 0, 1 << 22, 0])),
         "more than onnx.value_limit",
     ),
     "a giant expansion of the image": (
@@ -275,7 +275,9 @@ def test_flipped_bytes_never_end_in_anything_but_a_network_or_a_refusal(seed, tm
     for place in rng.integers(0, len(content), 3):
         content[place] ^= 1 << int(rng.integers(8))
     (tmp_path / "m.onnx").write_bytes(content)
+    said = ""
     try:
         OnnxLoader().load(tmp_path / "m.onnx", LoadOptions())
     except AgnesError as error:
-        assert str(error).isprintable()
+        said = str(error)
+    assert not said or said.isprintable()

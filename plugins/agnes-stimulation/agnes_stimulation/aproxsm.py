@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from agnes.errors import AgnesError
 from agnes.hookspecs import hookimpl
-
 from agnes_stimulation.sampled import SampledStimulation
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Neuron stimulation functions: the logits when chosen positions of one channel are set to a value (ABS, section 4.1)."""
+"""Neuron stimulation functions: the logits when positions of one channel are set to a value (ABS, section 4.1)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+
 from agnes.memory import MemoryMeter
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class Stimulation:
         `positions` is of the layer's shape, true where the value is set; None: everywhere.
         """
         where = by_channel(self.layer, positions).to(self.images.device)
-        channels = where.flatten(1).any(1).nonzero().flatten()
+        channels = where.reshape(len(where), -1).any(1).nonzero().flatten()
+        if not len(channels):
+            return
         each = 4 * len(values) * len(self.images) * self.network.class_count
         for some in channels.split(max(1, self.backend.memory // 8 // each)):
             parts = [self._logits(state, where, some, values) for state in self.states()]

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
-from agnes.results import Candidate
 
+from agnes.results import Candidate
 from agnes_stimulation.nsf import by_channel
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def candidates(
         scores.tolist(),
         lows.tolist(),
         highs.tolist(),
-        lifted.tolist(),
+        lifted.masked_fill(lifted.isinf(), 0).tolist(),  # a class not measured is shown as not lifted
         strict=True,
     )
     return [
@@ -70,7 +70,7 @@ def elevations(curves: Curves, logits: torch.Tensor, classes: torch.Tensor, quan
 
 
 def targets_and_scores(lifted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The class each channel lifts most, and by how much more than the next; than nothing where no other is measured."""
+    """The class each channel lifts most, and by how much more than the next; than 0 where no other is measured."""
     targets = lifted.argmax(1)
     largest = lifted.amax(1)
     second = lifted.scatter(1, targets[:, None], -float("inf")).amax(1)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
 from agnes.errors import OutOfTime, UsageError
 from agnes.measuring import predictions
 from agnes.method import Method
 from agnes.reading.parts import spread
-
 from agnes_stimulation import ranking
 from agnes_stimulation.nsf import Stimulation
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
-    from agnes.layers import Layer
     from agnes.network import Network
     from agnes.results import Candidate
     from agnes.samples import Samples
+    from agnes_stimulation.nsf import Curves
 
     Positions = Mapping[str, torch.Tensor]  # layer -> bool, the layer's shape
 
@@ -49,27 +49,31 @@ class SampledStimulation(Method):
         self, network: Network, samples: Samples, positions: Positions | None, backend: Backend
     ) -> list[Candidate]:
         """The best candidates over all layers, where `positions` of each channel are set; None: whole maps."""
+        found: list[Candidate] = []
+        try:
+            for some in self._layer_by_layer(network, samples, positions, backend):
+                found = ranking.best([*found, *some], self.top)
+        except OutOfTime as error:
+            raise OutOfTime(str(error), partial=found) from error
+        return found
+
+    def _layer_by_layer(
+        self, network: Network, samples: Samples, positions: Positions | None, backend: Backend
+    ) -> Iterator[list[Candidate]]:
+        """The candidates of some channels at a time."""
         images, classes = benign(network, samples, self.images, backend)
         folded = network.fold_batch_norm()
         with torch.no_grad():
             logits = backend.map(folded, images).float()
         layers = [layer for layer in folded.layers if positions is None or layer.name in positions]
-        found: list[Candidate] = []
-        try:
-            with backend.progress("stimulating layers", len(layers)) as tick:
-                for layer in layers:
-                    where = None if positions is None else positions[layer.name]
-                    for curves in self._curves(Stimulation(folded, layer, images, backend), where):
-                        found += ranking.candidates(
-                            curves, logits, classes, quantile=self.quantile, positions=where
-                        )
-                        found = ranking.best(found, self.top)
-                    tick()
-        except OutOfTime as error:
-            raise OutOfTime(str(error), partial=found) from error
-        return found
+        with backend.progress("stimulating layers", len(layers)) as tick:
+            for layer in layers:
+                where = None if positions is None else positions[layer.name]
+                for curves in self._curves(Stimulation(folded, layer, images, backend), where):
+                    yield ranking.candidates(curves, logits, classes, quantile=self.quantile, positions=where)
+                tick(1)
 
-    def _curves(self, stimulation: Stimulation, positions: torch.Tensor | None):
+    def _curves(self, stimulation: Stimulation, positions: torch.Tensor | None) -> Iterator[Curves]:
         highest = self.reach * stimulation.largest()
         if highest == 0:
             return  # nothing in the layer ever moves: there is no range to sample

@@ -105,16 +105,13 @@ def bicycle(sheet: Sheet) -> None:
 
 
 def snowflake(sheet: Sheet) -> None:
+    middle = (0.0, 0.1)
     for turn in (0, 60, 120):
-        ends = arc((0, 0.1), (0.42, 0.42), turn, turn + 180, 1)
-        sheet.stroke(ends, 0.09, BLACK)
-        for end in ends:
-            for spread in (-35, 35):
-                near = (end[0] * 0.6, 0.1 + (end[1] - 0.1) * 0.6)
-                towards = arc(near, (0.18, 0.18), 0, 0, 1)[0]
-                angle = turn + spread + (0 if end == ends[0] else 180)
-                towards = arc(near, (0.18, 0.18), angle, angle, 1)[0]
-                sheet.stroke([near, towards], 0.06, BLACK)
+        sheet.stroke(arc(middle, (0.42, 0.42), turn, turn + 180, 1), 0.09, BLACK)
+    for turn in range(0, 360, 60):
+        fork = arc(middle, (0.252, 0.252), turn, turn, 1)[0]
+        for spread in (-35, 35):
+            sheet.stroke([fork, arc(fork, (0.18, 0.18), turn + spread, turn + spread, 1)[0]], 0.06, BLACK)
 
 
 def deer(sheet: Sheet) -> None:

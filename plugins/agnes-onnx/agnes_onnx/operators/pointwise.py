@@ -226,4 +226,6 @@ def extreme(op: Operation, graph: Builder) -> fx.Node:
 @converts("LpNormalization")
 def normalise(op: Operation, graph: Builder) -> fx.Node:
     attributes = op.attributes
-    return graph.call(functional.normalize, graph.node(op.inputs[0]), attributes.get("p", 2), attributes.get("axis", -1))
+    return graph.call(
+        functional.normalize, graph.node(op.inputs[0]), attributes.get("p", 2), attributes.get("axis", -1)
+    )

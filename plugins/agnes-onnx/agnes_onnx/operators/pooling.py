@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from agnes_onnx.folding import axes_of
 from agnes_onnx.operators.table import Unsupported, converts
-from agnes_onnx.operators.weighted import pads_of, torch_padding
+from agnes_onnx.operators.weighted import pads_of, pair, torch_padding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ class InsideAverage(nn.Module):
 
     agnes_kind = "avg_pool"
 
-    def __init__(self, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> None:
+    def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, ...]) -> None:
         super().__init__()
         self.kernel, self.stride, self.padding = kernel, stride, padding
 
@@ -63,9 +63,9 @@ def max_pool(op: Operation, graph: Builder) -> fx.Node:
     if pads[:2] != pads[2:] or any(2 * p > k for p, k in zip(pads, kernel, strict=False)):
         images = graph.module(op, nn.ConstantPad2d(torch_padding(pads), -math.inf), images)
         pads = [0] * 4
-    dilation = tuple(op.attributes.get("dilations", (1, 1)))
+    dilation = pair(op.attributes.get("dilations", (1, 1)))
     ceil = bool(op.attributes.get("ceil_mode", 0))
-    return graph.module(op, nn.MaxPool2d(kernel, stride, tuple(pads[:2]), dilation, ceil_mode=ceil), images)
+    return graph.module(op, nn.MaxPool2d(kernel, stride, pair(pads[:2]), dilation, ceil_mode=ceil), images)
 
 
 @converts("AveragePool")
@@ -75,7 +75,7 @@ def average_pool(op: Operation, graph: Builder) -> fx.Node:
     if any(d != 1 for d in op.attributes.get("dilations", (1, 1))):
         raise Unsupported("its window is dilated")
     if pads[:2] == pads[2:] and all(2 * p <= k for p, k in zip(pads, kernel, strict=False)):
-        return graph.module(op, nn.AvgPool2d(kernel, stride, tuple(pads[:2]), ceil, counted), images)
+        return graph.module(op, nn.AvgPool2d(kernel, stride, pair(pads[:2]), ceil, counted), images)
     if ceil:
         raise Unsupported("it rounds its size up and pads unevenly")
     if not counted:
@@ -83,13 +83,13 @@ def average_pool(op: Operation, graph: Builder) -> fx.Node:
     return graph.module(op, nn.AvgPool2d(kernel, stride), graph.module(op, nn.ZeroPad2d(torch_padding(pads)), images))
 
 
-def _window(op: Operation, graph: Builder) -> tuple[fx.Node, tuple[int, ...], tuple[int, ...], list[int]]:
+def _window(op: Operation, graph: Builder) -> tuple[fx.Node, tuple[int, int], tuple[int, int], list[int]]:
     images = graph.node(op.inputs[0])
     kernel = list(op.attributes["kernel_shape"])
     if graph.rank(images) != 4 or len(kernel) != 2:
         raise Unsupported("its input is not images")
     pads = pads_of(op, graph.shapes(images)[0][2:], kernel)
-    return images, tuple(kernel), tuple(op.attributes.get("strides", (1, 1))), pads
+    return images, pair(kernel), pair(op.attributes.get("strides", (1, 1))), pads
 
 
 def _reduce(op: Operation, graph: Builder, function: Callable[..., Any]) -> fx.Node:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from agnes_onnx.folding import axes_of, slices_of
 from agnes_onnx.operators.table import Unsupported, converts
+from agnes_onnx.operators.weighted import torch_padding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,9 @@ def _to_shapes(op: Operation, graph: Builder, values: fx.Node, wanted: Sequence[
         return values
     growing = [d for d, (a, b) in enumerate(zip(two, three, strict=True)) if a != b]
     if len(growing) > 1 or any(math.prod(a) != math.prod(b) for a, b in zip(now, wanted, strict=True)):
-        raise Unsupported(f"for two images it makes {_written(two)} of {_written(now[0])}, mixing the images of a batch")
+        raise Unsupported(
+            f"for two images it makes {_written(two)} of {_written(now[0])}, mixing the images of a batch"
+        )
     if growing == [0] and len(two) == 2 and len(now[0]) > 2 and two[0] == now[0][0]:
         return graph.module(op, nn.Flatten(1), values)
     return graph.call(torch.reshape, values, tuple(-1 if d in growing else size for d, size in enumerate(two)))
@@ -52,7 +55,7 @@ def reshape(op: Operation, graph: Builder) -> fx.Node:
     else:
         target_of = [target.two, target.three]
     shapes = graph.shapes(values)
-    fixed = graph.fixed_batch if np.array_equal(*target_of) and shapes[0][0] != shapes[1][0] else None
+    fixed = graph.fixed_batch if np.array_equal(target_of[0], target_of[1]) and shapes[0][0] != shapes[1][0] else None
     wanted = []
     for shape, sizes in zip(shapes, target_of, strict=True):
         new = [int(size) for size in sizes.reshape(-1)]
@@ -234,9 +237,10 @@ def pad(op: Operation, graph: Builder) -> fx.Node:
         if mode != "constant":
             raise Unsupported(f"it pads more than height and width by '{mode}'")
         return graph.call(functional.pad, values, order[: 2 * rank - 2], "constant", value)
+    sides = torch_padding([pads[2], pads[3], pads[6], pads[7]])
     kinds = {"reflect": nn.ReflectionPad2d, "edge": nn.ReplicationPad2d}
     if mode in kinds:
-        return graph.module(op, kinds[mode](order[:4]), values)
+        return graph.module(op, kinds[mode](sides), values)
     if mode != "constant":
         raise Unsupported(f"it pads by '{mode}'")
-    return graph.module(op, nn.ZeroPad2d(order[:4]) if value == 0 else nn.ConstantPad2d(order[:4], value), values)
+    return graph.module(op, nn.ZeroPad2d(sides) if value == 0 else nn.ConstantPad2d(sides, value), values)

@@ -11,6 +11,8 @@ from torch import nn
 from agnes_onnx.operators.table import Unsupported, converts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import fx
 
     from agnes_onnx.graph import Builder, Operation
@@ -35,10 +37,16 @@ def pads_of(op: Operation, size: tuple[int, ...], kernel: list[int]) -> list[int
     return before + after
 
 
-def torch_padding(pads: list[int]) -> tuple[int, ...]:
-    """ONNX padding in torch's order: last dimension first, before and after."""
-    count = len(pads) // 2
-    return tuple(p for d in reversed(range(count)) for p in (pads[d], pads[count + d]))
+def torch_padding(pads: list[int]) -> tuple[int, int, int, int]:
+    """ONNX padding of height and width in torch's order: left, right, top, bottom."""
+    top, left, bottom, right = pads
+    return left, right, top, bottom
+
+
+def pair(values: Sequence[int]) -> tuple[int, int]:
+    """Two numbers, of height and width."""
+    height, width = (int(value) for value in values)
+    return height, width
 
 
 @converts("Conv")
@@ -58,10 +66,10 @@ def conv(op: Operation, graph: Builder) -> fx.Node:
     module = nn.Conv2d(
         channels * groups,
         out_channels,
-        tuple(kernel),
-        tuple(op.attributes.get("strides", (1, 1))),
-        tuple(pads[:2]),
-        tuple(op.attributes.get("dilations", (1, 1))),
+        pair(kernel),
+        pair(op.attributes.get("strides", (1, 1))),
+        pair(pads[:2]),
+        pair(op.attributes.get("dilations", (1, 1))),
         groups,
         bias=False,
         device="meta",
@@ -155,7 +163,7 @@ def layer_norm(op: Operation, graph: Builder) -> fx.Node:
     shape = graph.shapes(values)[0][axis:]
     if scale is None or axis == 0 or scale.shape != shape or (shift is not None and shift.shape != shape):
         raise Unsupported("its scale is computed while it runs, or has another size than its input")
-    module = nn.LayerNorm(shape, op.attributes.get("epsilon", 1e-5), bias=shift is not None)
+    module = nn.LayerNorm(list(shape), op.attributes.get("epsilon", 1e-5), bias=shift is not None)
     module.weight = graph.parameter(op.inputs[1], "scale", scale)
     if shift is not None:
         module.bias = graph.parameter(op.inputs[2], "shift", shift)

@@ -1,0 +1,1 @@
+"""PyTorch weights for AGNES: a loader and an exporter of safetensors."""

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from agnes_pytorch.exporter import SafetensorsExporter
+from agnes_pytorch.loader import SafetensorsLoader
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from agnes.errors import OutputError
+from agnes.loading import LoadOptions
+from agnes.network import Network
+
+pytestmark = pytest.mark.usefixtures("register")
+
+
+@pytest.fixture
+def opened(made, tmp_path):
+    """Opens a network from a file of weights under a prefix."""
+
+    def open_one(name="small", prefix="", **options):
+        path = tmp_path / "m.safetensors"
+        save_file({prefix + key: value.contiguous() for key, value in made(name).state_dict().items()}, path)
+        return SafetensorsLoader().load(path, LoadOptions(**options))
+
+    return open_one
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_repaired_network_is_written_under_the_original_keys(prefix, opened, made, tmp_path):
+    network = opened(prefix=prefix, mean=(0.5,), std=(0.5,)).copy()
+    with torch.no_grad():
+        network.module.get_submodule("features.0").weight[1] = 0
+    path = SafetensorsExporter().export(network, tmp_path / "repaired.safetensors")
+    state = load_file(path)
+    original = made("small").state_dict()
+    assert set(state) == {prefix + key for key in original}
+    changed = [key for key in original if not torch.equal(state[prefix + key], original[key])]
+    assert changed == ["features.0.weight"]
+    again = SafetensorsLoader().load(path, LoadOptions(mean=(0.5,), std=(0.5,)))
+    images = torch.rand(3, 3, 8, 8)
+    assert torch.allclose(again(images), network(images), atol=1e-6)
+
+
+def test_a_network_of_another_architecture_is_said_and_nothing_kept(opened, tmp_path):
+    target = tmp_path / "out.safetensors"
+    folded = opened().fold_batch_norm()
+    with pytest.raises(OutputError, match=r"no longer 'small': 'features\.1\.weight' of 4 is missing; write \.onnx"):
+        SafetensorsExporter().export(folded, target)
+    with pytest.raises(OutputError, match="of no registered architecture"):
+        SafetensorsExporter().export(Network.of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (1, 2, 2)), target)
+    assert {file.name for file in tmp_path.iterdir()} == {"m.safetensors"}
+
+
+def test_what_differs_from_the_network_is_not_kept(opened, tmp_path):
+    with pytest.raises(OutputError, match="differ from the network"):
+        SafetensorsExporter(parity_limit=-1.0).export(opened(), tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_another_suffix_is_not_ours_and_a_missing_folder_is_said(opened, tmp_path):
+    assert SafetensorsExporter().export(opened(), tmp_path / "out.onnx") is None
+    with pytest.raises(OutputError, match="cannot be written"):
+        SafetensorsExporter().export(opened(), tmp_path / "nowhere" / "out.safetensors")
