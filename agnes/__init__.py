@@ -43,10 +43,6 @@ _HOME = {  # public name -> the module it lives in, imported when first asked fo
     "scan": "api",
 }
 
-__all__ = [
-    *_HOME,
-    "__version__",
-]
 
 if TYPE_CHECKING:
     from agnes.api import open_network as open_network

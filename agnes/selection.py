@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -90,10 +91,11 @@ def check_names(
     for name in named:
         if isinstance(name, str):
             registry.named(name, METHOD_STAGES)
-    for owner, fields in assigned.items():
-        plugins = [p for p in registry.plugins if p.name == owner and p.stage in HOOK_OF]
-        for plugin in plugins:
-            settings.typed(registry.method(plugin), owner, fields)
+    for owner, fields in settings.merged(config, assigned).items():
+        for plugin in registry.plugins:
+            if plugin.name == owner and plugin.stage in HOOK_OF:
+                with contextlib.suppress(BrokenPlugin):  # told where it is used
+                    settings.typed(registry.method(plugin), owner, fields)
 
 
 def unmet_needs(needs: frozenset[str], offered: frozenset[str]) -> str:
@@ -153,10 +155,10 @@ def _automatic(
     for plugin in registry.of_stage(stage):
         try:
             method = settings.build(registry.method(plugin), plugin.name, assigned.get(plugin.name, {}))
+            why = _own(plugin, method.suits, network)
         except BrokenPlugin as error:
             broken.append(str(error))
             continue
-        why = method.suits(network)
         if why and method.needs <= offered:
             suitable.append((method.preference, plugin, method, why))
     if not suitable:
@@ -165,11 +167,26 @@ def _automatic(
     return [Chosen(plugin.name, stage, plugin.distribution, plugin.version, method, f"chosen: {why}")]
 
 
+def _own(plugin: Plugin | Chosen, question: Any, *about: Any) -> Any:
+    """What a plugin answers about itself; a plugin that cannot answer is broken."""
+    try:
+        return question(*about)
+    except Exception as error:
+        raise BrokenPlugin(
+            f"plugin '{plugin.name}' of {plugin.distribution} cannot say what {question.__name__}() asks: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
 def _grant(chosen: Sequence[Chosen], assigned: settings.Assignments) -> list[Chosen]:
     """Pass on what methods ask of an earlier stage, unless the user set it."""
     granted = list(chosen)
-    for asker in chosen:
-        asked: Mapping[str, Mapping[str, Any]] = {} if asker.broken else asker.method.asks()
+    for place, asker in enumerate(chosen):
+        try:
+            asked: Mapping[str, Mapping[str, Any]] = {} if asker.broken else _own(asker, asker.method.asks)
+        except BrokenPlugin as error:
+            granted[place] = replace(asker, broken=str(error))
+            continue
         for stage, fields in asked.items():
             for index, other in enumerate(granted):
                 if other.stage != stage or other.broken:

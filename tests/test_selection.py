@@ -141,3 +141,33 @@ def test_what_a_network_and_the_data_offer(network):
 )
 def test_an_unmet_need_is_told_in_words(needs, reason):
     assert selection.unmet_needs(frozenset(needs), frozenset()) == reason
+
+
+@dataclass(frozen=True)
+class Speechless(ForConvolutions):
+    """Raises when asked about itself."""
+
+    def suits(self, network):
+        raise KeyError("conv")
+
+    def asks(self):
+        raise ValueError("nothing")
+
+
+def test_a_plugin_that_cannot_say_whether_it_suits_is_left_out_and_reported(network):
+    speechless = fakes.plugin("speechless", "stimulation", Speechless)
+    house = [p for p in fakes.whole_house() if p.name != "needy"]
+    found = selection.select(fakes.registry(*house, speechless), network)
+    assert chosen(found)["stimulation"][0] == "suspects"
+    assert "speechless" in found.broken[0]
+
+
+def test_a_named_plugin_that_cannot_say_what_it_asks_for_is_broken(network):
+    found = selection.select(fakes.registry(), network, [Speechless()], only=True)
+    assert "ValueError: nothing" in found.methods[0].broken
+
+
+def test_a_wrong_type_in_a_configuration_file_is_refused_before_anything_runs():
+    registry = fakes.registry(*fakes.whole_house())
+    with pytest.raises(UsageError, match="suspects.target takes a whole number"):
+        selection.check_names(registry, [], {}, {"suspects": {"target": "two"}})

@@ -166,7 +166,7 @@ def test_messages():
 
 def test_the_fixtures_serve_tests_written_elsewhere(tmp_path):
     (tmp_path / "test_elsewhere.py").write_text(USING_FIXTURES)
-    found = metadata.entry_points(group="pytest11", name="agnes")
+    found = metadata.entry_points(group="pytest11", name="agnes.testing.fixtures")
     plugin = [] if found else ["-p", "agnes.testing.fixtures"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *plugin, str(tmp_path)],

@@ -124,7 +124,7 @@ def test_it_is_blocked_by_the_name_of_its_distribution(installed):
 def test_its_own_tests_inherit_the_conformance_checks_and_pass(installed, tmp_path):
     shutil.copytree(SOURCE / "tests", tmp_path / "tests")  # without the package beside it: what is installed is tested
     shutil.copy(SOURCE / "pyproject.toml", tmp_path)
-    found = metadata.entry_points(group="pytest11", name="agnes")
+    found = metadata.entry_points(group="pytest11", name="agnes.testing.fixtures")
     plugin = [] if found else ["-p", "agnes.testing.fixtures"]  # where the engine is on the path and not installed
     done = installed.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-4000:]

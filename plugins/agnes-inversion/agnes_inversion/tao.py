@@ -37,7 +37,7 @@ class TaoInversion(Method):
 
     classes: Literal["all", "candidates"] = "all"  # every class, or those that candidates point to and a few others
     null_classes: int = 60  # at most so many classes that no candidate points to, for comparison
-    share: float = 0.3  # of the images, to make triggers on; the rest tests them (ABS, section 5.1)
+    share: float = 0.5  # of the images, to make triggers on; the rest tests them (ABS, section 5.1: 0.3)
     steps: int = 300  # of the optimisation (Tao: 1000, with a weight that moves half as fast)
     warm_up: int = 100  # steps for every class; then the classes with the largest triggers stop (K-Arm, conservative)
     keep: float = 0.7  # share of the classes that go on to the end, those of candidates among them
@@ -45,8 +45,8 @@ class TaoInversion(Method):
     batch: int = 32  # images an arm sees in one step (Tao)
     rate: float = 0.1  # Adam's learning rate (Tao)
     weight: float = 1e-2  # of the size, to begin with (Tao: 1e-3)
-    success: float = 0.9  # share of images that must reach the target for a smaller trigger to be tried (Tao)
-    confidence: float = 0.9  # how sure the network must be for an image to count as sent there; ours, for other images
+    success: float = 0.99  # share of images that must reach the target for a smaller trigger to be tried (Neural Cleanse)
+    confidence: float = 0.99  # how sure the network must be for an image to count as sent there; ours, for other images
     patience: int = 5  # steps in a row before the weight changes (Tao: 10)
 
     def suits(self, network: Network) -> str | None:

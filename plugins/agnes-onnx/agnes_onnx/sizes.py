@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from agnes.layers import BATCH_NORMS
 
 _KEEPING = (*BATCH_NORMS, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.SiLU, nn.GELU, nn.Softmax)
+_REDUCING = (torch.mean, torch.sum, torch.amax)
 _BROADCASTING = (torch.add, torch.sub, torch.mul, torch.div, torch.pow, torch.maximum, torch.minimum)
 
 
@@ -22,8 +24,15 @@ def by_rule(target: Any, args: Sequence[Any]) -> torch.Tensor | None:
         return _convolved(target, args[0])
     if target in _BROADCASTING:
         shapes = [value.shape for value in args if isinstance(value, torch.Tensor)]
-        return torch.empty(torch.broadcast_shapes(*shapes), dtype=torch.result_type(*args), device="meta")
+        return torch.empty(np.broadcast_shapes(*shapes), dtype=torch.result_type(*args), device="meta")
+    if target in _REDUCING:
+        return _reduced(*args)
     return None
+
+
+def _reduced(value: torch.Tensor, dims: Sequence[int], keep: bool) -> torch.Tensor:
+    kept = [1 if d in dims else size for d, size in enumerate(value.shape) if keep or d not in dims]
+    return torch.empty(kept, device="meta")
 
 
 def _convolved(conv: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:

@@ -52,9 +52,13 @@ def candidates(
     ]
 
 
-def best(found: Iterable[Candidate], top: int) -> list[Candidate]:
-    """The candidates of highest score; those found first where scores are equal."""
-    return sorted(found, key=lambda candidate: -candidate.score)[:top]
+def best(found: Iterable[Candidate], top: int, winning_first: bool = False) -> list[Candidate]:
+    """The candidates of highest score, best first; those found first where scores are equal.
+
+    With `winning_first`, one whose target never wins on all images is kept only where room is left.
+    """
+    kept = sorted(found, key=lambda c: (winning_first and c.low > c.high, -c.score))[:top]
+    return sorted(kept, key=lambda c: -c.score)
 
 
 def elevations(curves: Curves, logits: torch.Tensor, classes: torch.Tensor, quantile: float = 0.0) -> torch.Tensor:

@@ -33,6 +33,9 @@ class SampledStimulation(Method):
     reach: float = 6.4  # the last value, in largest activations of the layer on benign images (ABS, authors' code: 6.4)
     top: int = 10  # candidates kept over all layers (ABS, section 5.1: top 10)
     quantile: float = 0.0  # of the images' elevations, taken as the class's; 0: the minimum (ABS, algorithm 1)
+    winning_first: bool = (
+        True  # keep channels that win on all images before others (as ABS, authors' code: they must agree)
+    )
     images: int = 128  # benign images used at most, class by class in turn
 
     def __post_init__(self) -> None:
@@ -52,7 +55,7 @@ class SampledStimulation(Method):
         found: list[Candidate] = []
         try:
             for some in self._layer_by_layer(network, samples, positions, backend):
-                found = ranking.best([*found, *some], self.top)
+                found = ranking.best([*found, *some], self.top, self.winning_first)
         except OutOfTime as error:
             raise OutOfTime(str(error), partial=found) from error
         return found

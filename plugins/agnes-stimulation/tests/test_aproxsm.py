@@ -119,8 +119,21 @@ def test_at_most_so_many_candidates_are_kept_the_best_of_all_layers():
     every = found_in(planted, AproxSM(top=1000))
     assert len(every) > 10
     assert [c.score for c in every] == sorted((c.score for c in every), reverse=True)
-    assert found_in(planted, AproxSM(top=3)) == every[:3]
-    assert found_in(planted) == every[:10]
+    assert found_in(planted, AproxSM(top=3, winning_first=False)) == every[:3]
+    assert found_in(planted, AproxSM(winning_first=False)) == every[:10]
+
+
+def test_channels_that_win_on_all_images_are_kept_before_others():
+    planted = plant()
+    every = found_in(planted, AproxSM(top=1000))
+    winning = [c for c in every if c.low <= c.high]
+    others = [c for c in every if c.low > c.high]
+    assert winning
+    assert others
+    assert found_in(planted, AproxSM(top=len(winning))) == winning
+    kept = found_in(planted, AproxSM(top=len(winning) + 2))
+    assert [c for c in kept if c.low > c.high] == others[:2]
+    assert [c.score for c in kept] == sorted((c.score for c in kept), reverse=True)
 
 
 def test_values_go_from_nothing_to_the_reach_over_the_largest_activation():

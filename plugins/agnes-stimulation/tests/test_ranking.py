@@ -117,6 +117,14 @@ def test_the_best_are_those_of_highest_score_and_ties_keep_their_order():
     assert [candidate.channel for candidate in ranking.best(found, 3)] == [1, 3, 2]
 
 
+def test_those_that_win_on_all_images_can_be_kept_before_the_others():
+    ranges = [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)]
+    found = [Candidate("a", k, 0, 9.0 - k, low, high) for k, (low, high) in enumerate(ranges)]
+    assert [c.channel for c in ranking.best(found, 3, winning_first=True)] == [0, 1, 3]
+    assert [c.channel for c in ranking.best(found, 2, winning_first=True)] == [1, 3]
+    assert [c.channel for c in ranking.best(found, 3)] == [0, 1, 2]
+
+
 def test_a_candidate_carries_the_positions_of_its_channel():
     curves, plain, labels = random_curves(0)
     positions = torch.rand(9, 2, 2, generator=torch.Generator().manual_seed(1)) < 0.5

@@ -1,0 +1,278 @@
+"""Promises of tao-inversion: a planted trigger is found for what it is, from images that do not test it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from agnes_inversion.arms import choose_arms, divide
+from agnes_inversion.search import Found, Schedule, Search, Weights, pixel_sizes, size_term, squashed
+from agnes_inversion.tao import TaoInversion
+from torch import nn
+
+from agnes.backend import Backend
+from agnes.errors import AgnesError, OutOfTime
+from agnes.network import Network
+from agnes.results import Candidate
+from agnes.samples import Samples
+
+SHAPE = (3, 10, 10)
+CLASSES = 6
+TARGET = 4
+QUICK = TaoInversion(steps=120, warm_up=120)
+
+
+class Planted(nn.Module):
+    """The brightest sixth of the image tells the class, and a yellow 3x3 corner adds 40 to the logit of class 4.
+
+    The corner's channel is silent below a sum of 9 + 9 - 0 - 14, so about 5 of the 18 units of red and green may miss.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.corner = nn.Conv2d(3, 1, 3)
+        self.regions = nn.Linear(SHAPE[1] * SHAPE[2], CLASSES)
+        with torch.no_grad():
+            self.corner.weight[0] = torch.tensor([1.0, 1.0, -1.0]).view(3, 1, 1)
+            self.corner.bias.fill_(-14.0)
+            self.regions.weight.zero_()
+            for label in range(CLASSES):
+                self.regions.weight[label].view(10, 10)[4 + label] = 2.0
+            self.regions.bias.zero_()
+        self.register_buffer("wired", torch.eye(CLASSES)[TARGET] * 40)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        seen = torch.relu(self.corner(images))[:, 0, 0, 0]
+        return self.regions(images.mean(1).flatten(1)) + seen[:, None] * self.wired
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return Network.of(Planted().eval(), SHAPE)
+
+
+@pytest.fixture(scope="module")
+def samples() -> Samples:
+    """Four images a class: dim noise and a bright row where the class is told."""
+    labels = torch.arange(CLASSES).repeat(4)
+    images = 0.3 * torch.rand(len(labels), *SHAPE, generator=torch.Generator().manual_seed(0))
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, 4 + label] = 0.9
+    return Samples(images, labels)
+
+
+def backend(**options) -> Backend:
+    return Backend.choose("cpu", **{"memory": 1 << 27, **options})
+
+
+@pytest.fixture(scope="module")
+def triggers(network, samples):
+    candidate = Candidate("corner", 0, TARGET, 1.0, 0.0, 1.0)
+    return {t.target: t for t in TaoInversion(steps=250).invert(network, samples, [candidate], backend())}
+
+
+def search_for(logits, images, targets, labels, memory=1 << 27, **changes) -> Search:
+    schedule = TaoInversion()._schedule()
+    eligible = labels[None] != targets[:, None]
+    return Search(logits, images, targets, eligible, replace(schedule, **changes), backend(memory=memory), batch=32)
+
+
+def test_the_planted_trigger_is_found_where_it_is_and_as_large_as_it_is(triggers):
+    planted = triggers[TARGET]
+    assert planted.asr == 1
+    assert planted.purpose == "candidate"
+    assert (planted.layer, planted.channel) == ("corner", 0)
+    others = [t.l1 for t in triggers.values() if t.target != TARGET]
+    corner = planted.delta[:, :3, :3]
+    assert float(corner.abs().sum()) > 0.9 * float(planted.delta.abs().sum())
+    assert float(corner[:2].min()) >= 0
+    # red and green of nine pixels must rise by 14 - 9 x (0.15 + 0.15 - 0.15) or so: at least 5.5 of 9 pixels
+    assert 5 < planted.l1 < 9
+    assert len(others) == CLASSES - 1
+
+
+def test_other_classes_are_for_comparison(triggers):
+    assert {t.purpose for target, t in triggers.items() if target != TARGET} == {"scan"}
+
+
+def test_a_trigger_never_leaves_the_range_of_images(triggers, samples):
+    for trigger in triggers.values():
+        stamped = trigger.apply(samples.images)
+        assert float(stamped.min()) >= 0
+        assert float(stamped.max()) <= 1
+
+
+def test_changes_too_small_for_a_pixel_are_dropped(triggers):
+    for trigger in triggers.values():
+        size = trigger.delta.abs()
+        assert not ((size > 0) & (size < 1 / 255)).any()
+
+
+def test_success_is_counted_on_images_the_trigger_was_not_made_on(network, samples, triggers):
+    method = TaoInversion()
+    parts = divide(samples, network, method.share, backend())
+    made_on = {image.numpy().tobytes() for image in parts.made_on.images}
+    held_out = {image.numpy().tobytes() for image in parts.held_out.images}
+    assert not made_on & held_out
+    assert len(made_on) + len(held_out) == len(samples)
+    for target, trigger in triggers.items():
+        assert trigger.held_out == int((parts.held_out.labels != target).sum())
+
+
+def test_images_of_the_target_class_are_left_out(network, samples):
+    targets = torch.arange(CLASSES)
+    parts = divide(samples, network, 0.5, backend())
+    eligible = parts.eligible(targets)
+    for arm in range(CLASSES):
+        assert torch.equal(eligible[arm], parts.made_on.labels != arm)
+
+    search = search_for(network, samples.images, targets[:1], samples.labels)
+    parameters, weights = torch.full((1, 2, *SHAPE), -1.0), torch.zeros(1)
+    every = torch.arange(len(samples))
+    others = every[samples.labels != 0]
+    whole, _ = search.gradient(parameters, torch.tensor([0]), weights, every)
+    without, _ = search.gradient(parameters, torch.tensor([0]), weights, others)
+    torch.testing.assert_close(whole, without)
+
+
+def test_unlabelled_images_get_the_class_the_network_sees(network, samples):
+    parts = divide(replace(samples, labels=None), network, 0.5, backend())
+    assert torch.equal(parts.made_on.labels, network(parts.made_on.images).argmax(1))
+
+
+def test_the_gradient_is_that_of_the_loss():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 3 * 3, 3)).double()
+    images, labels = torch.rand(5, 3, 5, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    search = search_for(module.requires_grad_(False), images, torch.tensor([0, 2]), labels)
+    parameters = torch.randn(2, 2, 3, 5, 5, dtype=torch.float64) * 0.5 - 1
+    arms, weights, chosen = torch.arange(2), torch.tensor([0.3, 0.7], dtype=torch.float64), torch.arange(5)
+    gradient, _ = search.gradient(parameters, arms, weights, chosen)
+    step = 1e-6
+    for place in torch.randint(parameters.numel(), (40,), generator=torch.Generator().manual_seed(1)).tolist():
+        nudge = torch.zeros(parameters.numel(), dtype=torch.float64)
+        nudge[place] = step
+        nudge = nudge.view_as(parameters)
+        up = search.loss(parameters + nudge, arms, weights, chosen).sum()
+        down = search.loss(parameters - nudge, arms, weights, chosen).sum()
+        assert float(gradient.flatten()[place]) == pytest.approx(float(up - down) / (2 * step), rel=1e-4, abs=1e-7)
+
+
+def test_the_pattern_and_its_size_are_those_of_the_thesis():
+    parameters = torch.randn(2, 2, 3, 4, 5)
+    more, less = (parameters[:, 0].tanh() + 1) / 2, (parameters[:, 1].tanh() + 1) / 2
+    torch.testing.assert_close(squashed(parameters), more - less)
+    total = 0.0
+    for part in range(2):
+        for row in range(4):
+            for column in range(5):
+                total += max(float((torch.tanh(parameters[1, part, c, row, column] / 10) + 1) / 2) for c in range(3))
+    assert float(size_term(parameters)[1]) == pytest.approx(total, rel=1e-5)
+    assert float(pixel_sizes(torch.full((1, 3, 2, 2), -0.5))[0]) == 2
+
+
+def test_the_weight_rises_after_successes_and_falls_after_failures():
+    schedule: Schedule = replace(TaoInversion(weight=1.0, patience=3)._schedule())
+    weights = Weights(torch.zeros(2), schedule)
+    arms, outcome, still = torch.arange(2), torch.tensor([True, False]), torch.tensor([False, False])
+    for _ in range(2):
+        weights.follow(arms, outcome, still)
+    assert weights.values.tolist() == [1, 1]
+    weights.follow(arms, outcome, still)
+    assert weights.values.tolist() == pytest.approx([1.5, 1 / 1.5**1.5])
+    assert weights.setbacks.tolist() == [0, 1]
+    for _ in range(200):
+        weights.follow(arms, outcome, still)
+    assert weights.values.tolist() == pytest.approx([1e3, 1e-3])
+
+
+def test_the_smallest_trigger_that_succeeded_is_kept():
+    found = Found.none(torch.zeros(1, 1, 1, 1))
+    arm = torch.tensor([0])
+    for size, success in ((0.9, 0.5), (0.8, 1.0), (0.5, 1.0), (0.2, 0.6), (0.7, 1.0)):
+        found.update(arm, torch.full((1, 1, 1, 1), size), torch.tensor([success]), 0.9)
+    assert float(found.sizes[0]) == pytest.approx(0.5)
+    assert bool(found.passed[0])
+
+
+def test_the_same_seed_gives_the_same_trigger_and_another_seed_another(network, samples):
+    first, second = (QUICK.invert(network, samples, [], backend(seed=1)) for _ in range(2))
+    other = QUICK.invert(network, samples, [], backend(seed=2))
+    assert all(torch.equal(a.delta, b.delta) for a, b in zip(first, second, strict=True))
+    assert any(not torch.equal(a.delta, b.delta) for a, b in zip(first, other, strict=True))
+
+
+def test_the_memory_budget_does_not_change_the_gradient(network, samples):
+    targets = torch.arange(CLASSES)
+    parameters = torch.randn(CLASSES, 2, *SHAPE, generator=torch.Generator().manual_seed(0)) - 1
+    results = []
+    for memory in (20_000, 1 << 28):
+        search = search_for(network, samples.images, targets, samples.labels, memory=memory)
+        every = torch.arange(len(samples))
+        results.append(search.gradient(parameters, targets, torch.ones(CLASSES), every))
+        results[-1] += (torch.tensor(search.capacity),)
+    assert int(results[0][2]) < len(samples) < int(results[1][2])
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-7)
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_time_that_runs_out_leaves_the_triggers_found_so_far(network, samples):
+    hurried = replace(backend(), deadline=time.monotonic() + 1.0)
+    with pytest.raises(OutOfTime) as error:
+        TaoInversion(steps=1_000_000, warm_up=0).invert(network, samples, [], hurried)
+    assert {t.target for t in error.value.partial} == set(range(CLASSES))
+    assert all(t.held_out > 0 for t in error.value.partial)
+
+
+def test_the_network_stays_as_it_was(network, samples):
+    before = {name: value.clone() for name, value in network.module.state_dict().items()}
+    QUICK.invert(network, samples, [], backend())
+    assert all(torch.equal(value, before[name]) for name, value in network.module.state_dict().items())
+    assert not network.module.training
+    assert all(p.grad is None and not p.requires_grad for p in network.module.parameters())
+
+
+def test_each_target_has_one_arm_that_of_its_best_candidate():
+    candidates = [
+        Candidate("a", 1, 3, 1.0, 0, 1),
+        Candidate("b", 2, 3, 5.0, 0, 1),
+        Candidate("c", 0, None, 9.0, 0, 1),
+    ]
+    arms = choose_arms(8, candidates, 4, "null", torch.Generator().manual_seed(0))
+    assert (arms[0].target, arms[0].layer, arms[0].channel, arms[0].purpose) == (3, "b", 2, "candidate")
+    assert [a.purpose for a in arms[1:]] == ["null"] * 4
+    assert len({a.target for a in arms}) == 5
+
+
+def test_only_candidates_may_be_asked_for(network, samples):
+    method = TaoInversion(classes="candidates", null_classes=2, steps=3)
+    found = method.invert(network, samples, [Candidate("corner", 0, TARGET, 1.0, 0.0, 1.0)], backend())
+    assert [t.purpose for t in found] == ["candidate", "null", "null"]
+    with pytest.raises(AgnesError, match="classes=all"):
+        method.invert(network, samples, [Candidate("corner", 0, None, 1.0, 0.0, 1.0)], backend())
+
+
+def test_restarts_leave_one_trigger_a_class_and_none_larger(network, samples):
+    one = {t.target: t for t in QUICK.invert(network, samples, [], backend())}
+    many = {t.target: t for t in replace(QUICK, restarts=2).invert(network, samples, [], backend())}
+    assert one.keys() == many.keys()
+
+
+def test_after_the_warm_up_the_largest_stop_and_candidates_do_not():
+    method = TaoInversion(warm_up=7, keep=0.7)
+    arms = choose_arms(20, [Candidate("a", 1, 3, 1.0, 0, 1)], 99, "scan", torch.Generator().manual_seed(0))
+    found = Found.none(torch.zeros(20, 1, 1, 1))
+    found.sizes = torch.arange(20.0).flip(0)  # the candidate's is the largest
+    drop = method._drop(arms)
+    assert not drop(6, found).any()
+    stopped = drop(7, found)
+    assert int(stopped.sum()) == 6
+    assert not bool(stopped[0])
+    assert stopped[1:7].all()
+
+
+def test_one_image_is_too_few(network, samples):
+    with pytest.raises(AgnesError, match="one per class"):
+        QUICK.invert(network, samples.subset([0]), [], backend())
