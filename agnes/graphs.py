@@ -43,6 +43,7 @@ def trace(module: nn.Module, images: torch.Tensor) -> fx.GraphModule:
     expected = _outputs(module, images)
     graph_module = module if isinstance(module, fx.GraphModule) else _trace(module)
     _remove_in_place(graph_module)
+    _allow_any_memory_format(graph_module)
     _keep_one_input(graph_module)
     if not _alike(expected, _outputs(graph_module, images)):
         if not _alike(expected, _outputs(module, images)):
@@ -174,6 +175,14 @@ def _made_pure(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         node.kwargs = {**node.kwargs, "inplace": False}
         return True
     return node.target != target
+
+
+def _allow_any_memory_format(graph_module: fx.GraphModule) -> None:
+    """`view` wants its input contiguous, and methods may compute in another memory format: `reshape` does the same."""
+    for node in graph_module.graph.find_nodes(op="call_method", target="view"):
+        if not any(isinstance(argument, torch.dtype) for argument in node.args):
+            node.target = "reshape"
+    graph_module.recompile()
 
 
 def output_value(graph_module: fx.GraphModule) -> fx.Node:

@@ -280,3 +280,19 @@ def test_every_random_network_is_a_graph_of_the_same_logits(seed):
     given_out = module(IMAGES.clone()).detach()
     logits = network(IMAGES)
     torch.testing.assert_close(logits.softmax(1) if network.peeled else logits, given_out)
+
+
+def test_a_view_works_in_any_memory_format():
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(144, 5)
+
+        def forward(self, x):
+            return self.head(self.conv(x).view(x.size(0), -1))
+
+    module = Views().eval()
+    images = torch.rand(2, 3, 8, 8)
+    traced = graphs.trace(module, images).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.testing.assert_close(traced(images.to(memory_format=torch.channels_last)), module(images))

@@ -68,8 +68,9 @@ def with_peak(described: Mapping[str, Any], backend: Backend) -> dict[str, Any]:
 
 
 def _device_peak(backend: Backend) -> int | None:
+    """What the allocator holds: measuring chunks resets its own peaks, and it gives nothing back in between."""
     if backend.device.type != "cuda":
         return None
     import torch
 
-    return torch.cuda.max_memory_allocated(backend.device)
+    return torch.cuda.memory_reserved(backend.device)

@@ -231,7 +231,8 @@ class Builder:
         with torch.no_grad():
             if node.op == "call_module":
                 module = self._modules[node]
-                if (value := sizes.by_rule(module, args)) is not None:
+                value = sizes.by_rule(module, args)
+                if value is not None:
                     return value
                 stored = [*module.named_parameters(), *module.named_buffers()]
                 return torch.func.functional_call(module, {name: t.to("meta") for name, t in stored}, args, kwargs)

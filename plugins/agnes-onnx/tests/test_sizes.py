@@ -1,0 +1,41 @@
+import itertools
+import subprocess
+import sys
+
+import pytest
+import torch
+from agnes_onnx import sizes
+from onnx_classifiers import exported, made
+from torch import nn
+
+
+@pytest.mark.parametrize("kind", [nn.MaxPool2d, nn.AvgPool2d])
+def test_pools_are_sized_as_torch_sizes_them(kind):
+    for size, kernel, stride, pad, up in itertools.product((5, 8, 9), (2, 3), (1, 2, 3), (0, 1), (False, True)):
+        pool = kind((kernel, kernel), (stride, stride), (pad, pad), ceil_mode=up)
+        images = torch.zeros(2, 3, size, size + 1)
+        assert sizes.by_rule(pool, [images.to("meta")]).shape == pool(images).shape
+
+
+def test_convolutions_are_sized_as_torch_sizes_them():
+    for size, kernel, stride, pad, dilation in itertools.product((7, 8), (1, 3), (1, 2, 3), (0, 1, 2), (1, 2)):
+        conv = nn.Conv2d(4, 6, (kernel, 2), (stride, 1), (pad, 0), (dilation, 1), groups=2)
+        images = torch.zeros(2, 4, size, 5)
+        assert sizes.by_rule(conv, [images.to("meta")]).shape == conv(images).shape
+
+
+@pytest.mark.parametrize("module", [nn.Conv2d(3, 4, 9), nn.Conv2d(5, 4, 1), nn.MaxPool2d((9, 9), (1, 1), (0, 0))])
+def test_what_does_not_fit_is_an_error(module):
+    with pytest.raises(ValueError, match="its input is smaller|channels"):
+        sizes.by_rule(module, [torch.zeros(2, 3, 8, 8, device="meta")])
+
+
+@pytest.mark.parametrize("name", ["batch norms", "residual", "depthwise"])
+def test_opening_a_usual_network_does_not_import_torchs_compiler(name, tmp_path):
+    path = exported(made(name), (3, 16, 16), tmp_path / "m.onnx")
+    program = (
+        "import sys, pathlib, agnes.loading, agnes_onnx.loader as l;"
+        f"l.OnnxLoader().load(pathlib.Path({str(path)!r}), agnes.loading.LoadOptions());"
+        "sys.exit('torch._dynamo' in sys.modules or 'sympy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
