@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import fx, nn
 from torch.nn import functional
 
+from agnes import graphs
 from agnes.errors import Refused
 from agnes.network import Network
 from agnes.testing.networks import INPUT_SHAPE, plain, random_network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,7 +47,7 @@ def seed(points: torch.Tensor, count: int, generator: torch.Generator, backend: 
     shorten the most are kept, leaving out any that lies in the reach of another.
     """
     first = torch.randint(len(points), (1,), generator=generator, device=points.device)
-    near = squared_distances(points, points[first], backend)[:, 0]
+    near = _distances(points, points[first])[:, 0]
     near[first] = 0
     chosen = [first]
     found = 1
@@ -57,7 +58,7 @@ def seed(points: torch.Tensor, count: int, generator: torch.Generator, backend: 
             break  # every point coincides with a centre
         trials = torch.multinomial(near, drawn, replacement=False, generator=generator)
         kept = _best_apart(points, trials, near, block, backend)
-        nearer = backend.map(lambda part, at=points[kept]: _distances(part, at).amin(1), points)
+        nearer = _by_rows(lambda part, at=points[kept]: _distances(part, at).amin(1), points, len(kept), backend)
         near = torch.minimum(near, nearer)
         near[kept] = 0
         chosen.append(kept)
@@ -82,7 +83,11 @@ def lloyd(points: torch.Tensor, centres: torch.Tensor, rounds: int, backend: Bac
 def assign(points: torch.Tensor, centres: torch.Tensor, backend: Backend) -> torch.Tensor:
     """The nearest centre of each point."""
     lengths = centres.square().sum(1)
-    return backend.map(lambda part: torch.addmm(lengths, part, centres.T, alpha=-2).argmin(1), points)
+
+    def nearest(part: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(lengths, part, centres.T, alpha=-2).argmin(1)
+
+    return _by_rows(nearest, points, len(centres), backend)
 
 
 def means(points: torch.Tensor, labels: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,11 +114,6 @@ def nearest_to_centres(points: torch.Tensor, labels: torch.Tensor) -> torch.Tens
     return order[starts]
 
 
-def squared_distances(points: torch.Tensor, others: torch.Tensor, backend: Backend) -> torch.Tensor:
-    """Points x others."""
-    return backend.map(lambda part: _distances(part, others), points)
-
-
 def _distances(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     lengths = others.square().sum(1)
     return torch.addmm(lengths, points, others.T, alpha=-2).add_(points.square().sum(1)[:, None]).clamp_(min=0)
@@ -125,11 +125,10 @@ def _best_apart(
     """Of the points drawn, up to `block` that shorten the distances most and do not take from each other."""
     candidates = points[trials]
 
-    def gained(start: int, stop: int) -> torch.Tensor:
-        distances = _distances(points[start:stop], candidates)
-        return (near[start:stop, None] - distances).clamp_(min=0).sum(0)
+    def gained(part: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+        return (near[:, None] - _distances(part, candidates)).clamp_(min=0).sum(0, keepdim=True)
 
-    gains = torch.stack(backend.chunked(gained, len(points))).sum(0)
+    gains = _by_rows(gained, points, len(candidates), backend, near).sum(0)
     order = gains.argsort(descending=True, stable=True)
     if block == 1:
         return trials[order[:1]]
@@ -142,3 +141,11 @@ def _best_apart(
         if not row[kept].any():
             kept.append(index)
     return trials[order[kept]]
+
+
+def _by_rows(
+    work: Callable[..., torch.Tensor], points: torch.Tensor, others: int, backend: Backend, *more: torch.Tensor
+) -> torch.Tensor:
+    """`work` over the points' rows, each held against `others`: at once where that surely fits, else measured."""
+    surely = 16 * others * len(points) <= backend.memory  # four float32 a pair
+    return work(points, *more) if surely else backend.map(work, points, *more)

@@ -15,7 +15,7 @@ from torch.fx.node import map_arg
 from agnes.errors import AgnesError, Refused
 from agnes.layers import CONVOLUTIONS
 from agnes.text import printable
-from agnes_onnx import checks, folding, naming, sizes, tensors
+from agnes_onnx import checks, folding, idioms, naming, sizes, tensors
 from agnes_onnx.folding import Known
 from agnes_onnx.operators import CONVERTERS, Unsupported
 
@@ -93,8 +93,10 @@ class Builder:
         if output not in self._nodes:
             raise Refused("refused: the file's output does not depend on its input")
         self._graph.output(self._nodes[output])
+        self._graph.eliminate_dead_code()
+        live = set(self._graph.nodes)
         module = fx.GraphModule(self._root, self._graph)
-        return Imported(module, {name: node.name for name, node in self._nodes.items()})
+        return Imported(module, {name: node.name for name, node in self._nodes.items() if node in live})
 
     # Reading
 
@@ -312,10 +314,17 @@ class Builder:
         except Unsupported as error:
             result = fallback.convert(op, self, str(error))
         results = result if isinstance(result, (tuple, list)) else (result,)
+        if op.type in ("Mul", "Div"):
+            results = (self._as_activation(op, results[0]),)
         for name, node in zip(op.outputs, results, strict=False):
             self._nodes[name] = node
         if any(name and self._reads[name] for name in op.outputs[len(results) :]):
             raise Unsupported("more than its first output is used")
+
+    def _as_activation(self, op: Operation, node: fx.Node) -> fx.Node:
+        """The activation that ends in a node, as its module; the node itself where it is none."""
+        found = idioms.recognised(node, self._modules, lambda n: self._root.get_buffer(str(n.target)))
+        return node if found is None else self.module(op, found[1], found[0])
 
 
 def _operation(proto: Any, opset: int) -> Operation:

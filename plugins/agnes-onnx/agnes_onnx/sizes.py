@@ -63,7 +63,8 @@ def _pooled(pool: nn.MaxPool2d | nn.AvgPool2d, images: torch.Tensor) -> torch.Te
 
 def _window(module: Any) -> tuple[Sequence[int], ...]:
     """Kernel, stride, padding and dilation over height and width."""
-    return module.kernel_size, module.stride, module.padding, getattr(module, "dilation", (1, 1))
+    given = module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1)
+    return tuple(each if isinstance(each, tuple) else (each, each) for each in given)
 
 
 def _slid(size: int, kernel: int, stride: int, pad: int, dilation: int, up: bool) -> int:

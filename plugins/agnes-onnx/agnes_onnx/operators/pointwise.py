@@ -168,9 +168,7 @@ def arithmetic(op: Operation, graph: Builder) -> fx.Node:
         raise Unsupported("it broadcasts as before opset 7")
     if op.type in ("Add", "Mul") and not graph.is_computed(left):
         left, right = right, left
-    if graph.is_computed(left) and graph.is_computed(right):
-        return _gated(op, graph, left, right) or graph.call(_FUNCTIONS[op.type], graph.node(left), graph.node(right))
-    constant = graph.constant(right) if graph.is_computed(left) else None
+    constant = graph.constant(right) if graph.is_computed(left) and not graph.is_computed(right) else None
     if constant is None:
         return graph.call(_FUNCTIONS[op.type], graph.node(left), graph.node(right))
     return _with_constant(op, graph, left, right, constant)
@@ -189,22 +187,6 @@ def _with_constant(op: Operation, graph: Builder, left: str, right: str, constan
     shift = {"Add": number, "Sub": -number}.get(op.type)
     kind = "preprocess" if before else "scale"
     return graph.module(op, Affine(np.asarray(scale), shift, kind), values)
-
-
-def _gated(op: Operation, graph: Builder, left: str, right: str) -> fx.Node | None:
-    """x · sigmoid(x) as SiLU, and x · hardsigmoid(x) as HardSwish."""
-    if op.type != "Mul":
-        return None
-    for values, gate in ((left, right), (right, left)):
-        gate_node = graph.node(gate)
-        module = graph.module_of(gate_node)
-        if gate_node.args[:1] != (graph.node(values),) or not graph.read_once(gate):
-            continue
-        if isinstance(module, nn.Sigmoid):
-            return graph.module(op, nn.SiLU(), graph.node(values))
-        if isinstance(module, nn.Hardsigmoid):
-            return graph.module(op, nn.Hardswish(), graph.node(values))
-    return None
 
 
 @converts("Sum", "Mean")
