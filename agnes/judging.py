@@ -106,7 +106,7 @@ def _index(value: float, values: Sequence[float]) -> float:
 
 
 def _by_chance(index: float, count: int) -> float:
-    """How often the most unusual of `count` normal values has such an index: few values have a wild median deviation."""
+    """How often the most unusual of `count` normal values has such an index; with few values that is often."""
     largest = _largest_indices(count)
     above = len(largest) - bisect.bisect_left(largest, index)
     return (above + 1) / (len(largest) + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -57,15 +57,21 @@ class Parts:
         return self.made_on.labels[None, :] != targets[:, None]
 
 
-def divide(samples: Samples, network: Network, share: float, backend: Backend) -> Parts:
-    """Split the images in two, each class in proportion; unlabelled ones get the class the network gives them."""
-    from dataclasses import replace
+def divide(samples: Samples, network: Network, share: float, test_images: int, backend: Backend) -> Parts:
+    """Split the images in two, each class in proportion; unlabelled ones get the class the network gives them.
 
+    Where there is a test part, success is measured on that, on `test_images` of it at most.
+    """
     if len(samples) < 2:
         raise AgnesError(
-            f"{samples.source}: {len(samples)} image is too few to make a trigger and to test it on another; give one per class"
+            f"{samples.source}: {len(samples)} image is too few to make a trigger and test it on another; "
+            "give one per class"
         )
     if samples.labels is None:
         samples = replace(samples, labels=measuring.predictions(network, samples.images, backend))
+    if samples.test is not None and len(samples.test) > test_images:
+        draw = backend.generator("inversion test images", device="cpu")
+        few = torch.randperm(len(samples.test), generator=draw)[:test_images].sort().values
+        samples = replace(samples, test=samples.test.subset(few))
     made_on, held_out = samples.split(share, backend.generator("inversion split", device="cpu"))
     return Parts(made_on, held_out)

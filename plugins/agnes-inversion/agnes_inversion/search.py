@@ -237,9 +237,7 @@ class Search:
         confidence = logits.softmax(1).gather(1, wanted[:, None])[:, 0]
         return (logits.argmax(1) == wanted) & (confidence >= self.schedule.confidence)
 
-    def _measure(
-        self, patterns: torch.Tensor, targets: torch.Tensor, images: torch.Tensor, share: torch.Tensor
-    ) -> int:
+    def _measure(self, patterns: torch.Tensor, targets: torch.Tensor, images: torch.Tensor, share: torch.Tensor) -> int:
         """How many stamped images fit the memory at once."""
         largest = len(patterns) * len(images)
         if self.backend.device.type == "cpu":
@@ -261,8 +259,9 @@ class Search:
 
     def _going_on(self, active: torch.Tensor, setbacks: torch.Tensor, step: int) -> torch.Tensor:
         """The arms that may still improve."""
-        passed = self.found.passed[active]
-        done = torch.where(passed, setbacks >= self.schedule.setbacks, torch.full_like(passed, step >= self.schedule.hopeless_after))
+        hopeless = step >= self.schedule.hopeless_after
+        converged = setbacks >= self.schedule.setbacks
+        done = torch.where(self.found.passed[active], converged, torch.full_like(converged, hopeless))
         if self.drop is not None:
             done |= self.drop(step, self.found)[active]
         return active[~done]

@@ -14,7 +14,6 @@ from agnes.errors import AgnesError, OutOfTime
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
 from agnes.results import AdditiveTrigger, Candidate, Trigger
-
 from agnes_inversion.arms import Arm, Parts, choose_arms, divide
 from agnes_inversion.search import Found, Schedule, Search
 
@@ -38,26 +37,27 @@ class TaoInversion(Method):
     classes: Literal["all", "candidates"] = "all"  # every class, or those that candidates point to and a few others
     null_classes: int = 60  # at most so many classes that no candidate points to, for comparison
     share: float = 0.5  # of the images, to make triggers on; the rest tests them (ABS, section 5.1: 0.3)
+    test_images: int = 500  # at most so many of the test part, where there is one, to measure success on
     steps: int = 300  # of the optimisation (Tao: 1000, with a weight that moves half as fast)
-    warm_up: int = 100  # steps for every class; then the classes with the largest triggers stop (K-Arm, conservative)
-    keep: float = 0.7  # share of the classes that go on to the end, those of candidates among them
+    warm_up: int = 100  # steps for every class, before those with the largest triggers may stop (K-Arm)
+    keep: float = 1.0  # share of classes that go on from there, candidates first; less saves time and costs certainty
     restarts: int = 1  # from other random patterns; the smallest trigger is kept
     batch: int = 32  # images an arm sees in one step (Tao)
     rate: float = 0.1  # Adam's learning rate (Tao)
     weight: float = 1e-2  # of the size, to begin with (Tao: 1e-3)
-    success: float = 0.99  # share of images that must reach the target for a smaller trigger to be tried (Neural Cleanse)
+    success: float = 0.99  # share of images to reach the target before a smaller trigger is tried (Neural Cleanse)
     confidence: float = 0.99  # how sure the network must be for an image to count as sent there; ours, for other images
     patience: int = 5  # steps in a row before the weight changes (Tao: 10)
 
     def suits(self, network: Network) -> str | None:
-        return "it needs nothing but gradients and finds patches and blended patterns alike"
+        return "it needs nothing but gradients and compares all classes"
 
     @hookimpl
     def invert(
         self, network: Network, samples: Samples, candidates: Sequence[Candidate], backend: Backend
     ) -> Sequence[Trigger]:
         arms = self._arms(network, candidates, backend) * self.restarts
-        parts = divide(samples, network, self.share, backend)
+        parts = divide(samples, network, self.share, self.test_images, backend)
         search = self._search(network, parts, arms, backend)
         try:
             found = search.run(self._start(network, len(arms), backend))

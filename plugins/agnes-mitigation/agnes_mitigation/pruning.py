@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -36,16 +36,22 @@ def prune(network: Network, layer: Layer, channels: Sequence[int], constants: to
     return "weights set to zero, output held at its benign mean behind the BatchNorm"
 
 
-def benign_constants(network: Network, images: torch.Tensor, layers: Sequence[Layer], backend: Backend) -> Mapping[str, torch.Tensor]:
+def benign_constants(
+    network: Network, images: torch.Tensor, layers: Sequence[Layer], backend: Backend
+) -> Mapping[str, torch.Tensor]:
     """For each layer with a BatchNorm, the mean of every channel behind it over benign images."""
     normed = [layer for layer in layers if layer.norm is not None]
     if not normed:
         return {}
     network = network.copy()  # hooks go on a copy: the network itself stays as it is
     seen: dict[str, torch.Tensor] = {}
+
+    def remember(name: str) -> Any:
+        return lambda module, inputs, output: seen.update({name: output})
+
     for layer in normed:
         norm = network.module.get_submodule(str(layer.norm))
-        norm.register_forward_hook(lambda _m, _i, output, layer=layer: seen.__setitem__(layer.name, output))
+        norm.register_forward_hook(remember(layer.name))
 
     def means(part: torch.Tensor) -> torch.Tensor:
         network(part)

@@ -10,7 +10,6 @@ from agnes import measuring
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
 from agnes.results import Change, Repair, Trigger
-
 from agnes_mitigation.pruning import benign_constants, prune
 from agnes_mitigation.tac import outstanding, trigger_activated_change
 
@@ -49,7 +48,9 @@ class TacPrune(Method):
             for place, score in outstanding(changes, self.threshold).items():
                 marked[place] = max(score, marked.get(place, score))
         if not marked:
-            return Repair(network.copy(), (), (f"no channel reaches a Z-score of {self.threshold:g}; nothing was pruned",))
+            return Repair(
+                network.copy(), (), (f"no channel reaches a Z-score of {self.threshold:g}; nothing was pruned",)
+            )
         constants = benign_constants(network, samples.images, layers, backend)
         repair = _pruned(network, layers, marked, constants)
         before, _ = measuring.accuracy(network, samples, backend)
@@ -73,7 +74,7 @@ class TacPrune(Method):
         lost: str,
         backend: Backend,
     ) -> Repair:
-        """Ours: take in the layers one after another, those first that weaken the triggers most, while accuracy holds."""
+        """Ours: take in layer after layer while accuracy holds, those first that weaken the triggers most."""
 
         def alone(layer: Layer) -> float:
             pruned = _pruned(network, [layer], marked, constants).network
@@ -82,7 +83,9 @@ class TacPrune(Method):
         taken: list[Layer] = []
         left: list[str] = []
         for layer in sorted((x for x in layers if any(name == x.name for name, _ in marked)), key=alone):
-            after, _ = measuring.accuracy(_pruned(network, [*taken, layer], marked, constants).network, samples, backend)
+            after, _ = measuring.accuracy(
+                _pruned(network, [*taken, layer], marked, constants).network, samples, backend
+            )
             if after is not None and before - after <= self.max_accuracy_drop:
                 taken.append(layer)
             else:

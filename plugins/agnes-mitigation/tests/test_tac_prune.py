@@ -27,7 +27,7 @@ def backend() -> Backend:
 
 
 class Planted(nn.Module):
-    """Class i is told by how bright the image is; channel 5 of the first layer sees yellow corners and forces class 2."""
+    """Brightness tells the class; channel 5 of the first layer sees yellow corners and forces class 2."""
 
     def __init__(self, norm: bool = False) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Planted(nn.Module):
 
 
 class Residual(nn.Module):
-    """A stem and a pre-activation block: each BatchNorm stands before its convolution in definition, not in data flow."""
+    """A stem and a residual block whose BatchNorms are defined in another order than they are used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def test_the_planted_channel_is_pruned_and_nothing_else(backend):
     assert torch.equal(after["conv.weight"][others], before["conv.weight"][others])
     assert all(torch.equal(after[name], before[name]) for name in before if name != "conv.weight")
     assert measuring.attack_success(repair.network, yellow_corner(), samples, backend)[0] == 0
-    assert torch.equal(repair.network(samples.images), network(samples.images))  # the channel was silent on benign images
+    assert torch.equal(repair.network(samples.images), network(samples.images))  # silent there
 
 
 def test_dense_layers_are_pruned_too_unless_the_thesis_is_followed_to_the_letter(backend):

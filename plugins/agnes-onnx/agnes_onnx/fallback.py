@@ -64,10 +64,9 @@ def _called(op: Operation, graph: Builder, module: nn.Module, names: Sequence[st
     small = {place: array for place, name in given.items() if (array := graph.constant(name)) is not None}
     fixed = {place: torch.from_numpy(np.array(a)) for place, a in small.items() if a.size <= _SMALL}
     computed = [place for place in given if place not in fixed]
+    filled = module if len(computed) == len(names) else _Filled(module, fixed, computed, len(names))
     try:
-        return graph.module(
-            op, _Filled(module, fixed, computed, len(names)), *(graph.node(given[place]) for place in computed)
-        )
+        return graph.module(op, filled, *(graph.node(given[place]) for place in computed))
     except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
         raise Unsupported(f"{reason}, and onnx2torch's does not fit") from error
 

@@ -93,10 +93,12 @@ class Builder:
         if output not in self._nodes:
             raise Refused("refused: the file's output does not depend on its input")
         self._graph.output(self._nodes[output])
-        self._graph.eliminate_dead_code()
-        live = set(self._graph.nodes)
         module = fx.GraphModule(self._root, self._graph)
-        return Imported(module, {name: node.name for name, node in self._nodes.items() if node in live})
+        module.graph.eliminate_dead_code()
+        module.delete_all_unused_submodules()
+        module.recompile()
+        live = {node.name for node in module.graph.nodes}
+        return Imported(module, {name: node.name for name, node in self._nodes.items() if node.name in live})
 
     # Reading
 

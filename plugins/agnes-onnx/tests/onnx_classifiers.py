@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import logging
 import warnings
@@ -154,6 +156,11 @@ NETS = {  # name: builder, the file's own input without the batch
 
 def made(name: str) -> nn.Module:
     """One of NETS, its weights and its normalisations' statistics the same each time."""
+    return copy.deepcopy(_made(name))
+
+
+@functools.cache
+def _made(name: str) -> nn.Module:
     builder, shape = NETS[name]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -162,19 +169,26 @@ def made(name: str) -> nn.Module:
         with torch.no_grad():
             for _ in range(3):
                 module(torch.rand(8, *shape) * 2 - 0.5)
+    module.made_as = name
     return module.eval()
 
 
 def exported(
     module: nn.Module, shape: tuple[int, ...], path: Path, *, opset: int = 17, batch: int | None = None
 ) -> Path:
-    """The module written by torch's older exporter, for any batch or for one size."""
+    """A module of NETS written by torch's older exporter, for any batch or for one size."""
+    path.write_bytes(_exported(module.made_as, shape, opset, batch))
+    return path
+
+
+@functools.cache
+def _exported(name: str, shape: tuple[int, ...], opset: int, batch: int | None) -> bytes:
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch.onnx.export(
-            module,
+            _made(name),
             (torch.rand(batch or 2, *shape),),
             stream,
             dynamo=False,
@@ -185,8 +199,7 @@ def exported(
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
         )
-    path.write_bytes(stream.getvalue())
-    return path
+    return stream.getvalue()
 
 
 def opened(path: Path, **options) -> Network:

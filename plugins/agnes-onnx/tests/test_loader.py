@@ -43,7 +43,7 @@ def test_a_network_gives_the_logits_of_the_module_its_file_was_made_from(net, ba
     assert network.facts["parity"]["relative"] < 1e-5
 
 
-@pytest.mark.parametrize("opset", [11, 20])
+@pytest.mark.parametrize("opset", [11, pytest.param(20, marks=pytest.mark.slow)])
 def test_every_opset_is_read_alike(net, opset, tmp_path):
     _, module, shape = net
     network = opened(exported(module, shape, tmp_path / "m.onnx", opset=opset))

@@ -268,7 +268,7 @@ def test_limits_are_settings(tmp_path):
             loader.load(path, LoadOptions())
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(30))
 def test_flipped_bytes_never_end_in_anything_but_a_network_or_a_refusal(seed, tmp_path):
     rng = np.random.default_rng(seed)
     content = bytearray(classifier().SerializeToString())

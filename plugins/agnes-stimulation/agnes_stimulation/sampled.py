@@ -33,9 +33,7 @@ class SampledStimulation(Method):
     reach: float = 6.4  # the last value, in largest activations of the layer on benign images (ABS, authors' code: 6.4)
     top: int = 10  # candidates kept over all layers (ABS, section 5.1: top 10)
     quantile: float = 0.0  # of the images' elevations, taken as the class's; 0: the minimum (ABS, algorithm 1)
-    winning_first: bool = (
-        True  # keep channels that win on all images before others (as ABS, authors' code: they must agree)
-    )
+    winning_first: bool = True  # keep channels whose target wins on all images before others (ABS, authors' code)
     images: int = 128  # benign images used at most, class by class in turn
 
     def __post_init__(self) -> None:
