@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 import agnes
+from agnes.confinement import strength
 from agnes.errors import AgnesError
 from agnes.hookspecs import HOOK_OF
 from agnes.registry import Registry
@@ -57,6 +58,10 @@ def examine(block: Sequence[str] = ()) -> Health:
         device = Backend.choose().describe()
     except Exception as error:
         problems.append(f"no device: {type(error).__name__}: {error}")
+    try:
+        device["isolation"] = str(strength())
+    except AgnesError as error:
+        problems.append(str(error))
     return Health(known, device, plugins, (*problems, *_clashes()))
 
 

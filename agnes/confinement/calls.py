@@ -81,7 +81,6 @@ _THREADS = {
     "futex": (202, 98),
     "futex_waitv": (449, 449),
     "set_robust_list": (273, 99),
-    "get_robust_list": (274, 100),
     "rseq": (334, 293),
     "set_tid_address": (218, 96),
     "sched_yield": (24, 124),

@@ -7,18 +7,18 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from agnes.confinement import kernel, landlock, limits, seccomp, wire
 from agnes.confinement.strength import Strength
 from agnes.errors import AgnesError
 
 _SYSTEM = (  # what libraries read of a Linux system; what is not there is left out
-    "/lib /lib32 /lib64 /usr/lib /usr/lib32 /usr/lib64 /usr/local/lib /usr/libexec /nix/store /gnu/store"
-    " /usr/share/zoneinfo /usr/share/locale /usr/lib/locale /etc/ld.so.cache /etc/localtime"
-    " /proc/self /proc/cpuinfo /proc/meminfo /proc/stat /proc/sys/kernel /proc/sys/vm /sys/devices/system"
-    " /dev/null /dev/zero /dev/urandom /dev/random"
-).split()
+    *("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/nix/store", "/gnu/store"),
+    *("/usr/share/zoneinfo", "/usr/share/locale", "/usr/lib/locale", "/etc/localtime", "/etc/ld.so.cache"),
+    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/sys/vm", "/sys/devices/system"),
+    *("/dev/null", "/dev/zero", "/dev/urandom"),
+)
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "can't allocate memory", "not enough memory", "cannot allocate memory")
 _MESSAGE = 2000  # characters of an error that are handed over; the parent shows fewer
 
@@ -32,14 +32,14 @@ def main() -> None:
     try:
         work, strength = _shut_in(request)
     except Exception as error:
-        wire.send(to, {"unready": _said(error)})
+        wire.send(to, wire.message({"unready": _said(error)}))
         os._exit(1)
-    wire.send(to, strength.as_json())
+    wire.send(to, wire.message(strength.as_json()))
     _answer(to, work, request["arguments"])
     os._exit(0)
 
 
-def _streams() -> tuple[BinaryIO, BinaryIO]:
+def _streams() -> tuple[IO[bytes], IO[bytes]]:
     """The request and the answers, on handles of their own: what is printed goes to standard error."""
     source, to = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -57,17 +57,34 @@ def _shut_in(request: Mapping[str, Any]) -> tuple[Callable[..., Any], Strength]:
     limits.never_dump()
     kernel.give_up_rights(request["parent"], bool(writes))
     version, no_landlock = _closed(lambda: landlock.close(_readable(request["reads"]), writes))
-    for name in request["prepare"]:
-        import_module(name)
+    if request["prepare"]:
+        _prepare(request["prepare"], writes)
     work = _function(request["function"])
     limits.hold(held, bool(writes), tasks)
     filtered, no_seccomp = _closed(lambda: seccomp.close(bool(writes)) or 1)
-    why = []
+    return work, Strength(version, bool(filtered), _open_doors(version, no_landlock, no_seccomp))
+
+
+def _open_doors(landlock_version: int, no_landlock: str, no_seccomp: str) -> tuple[str, ...]:
+    """What is missing, and what the child may do for want of it."""
+    if no_landlock and no_seccomp:
+        held = "only limits on time, memory and sizes hold the child"
+        return (f"Landlock: {no_landlock}", f"seccomp: {no_seccomp}", held)
     if no_landlock:
-        why.append(f"Landlock: {no_landlock}; the child may read {'and write ' if writes else ''}the user's files")
+        return (f"Landlock: {no_landlock}; the child may read other files",)
     if no_seccomp:
-        why.append(f"seccomp: {no_seccomp}; the child may use the network and start programs")
-    return work, Strength(version, bool(filtered), tuple(why))
+        network = "use the network beyond TCP" if landlock_version >= 4 else "use the network"
+        return (f"seccomp: {no_seccomp}; the child may {network} and fork",)
+    return ()
+
+
+def _prepare(modules: list[str], writes: list[Path]) -> None:
+    """Import the libraries; those that look for a temporary folder would fail where none can be written to."""
+    import tempfile
+
+    tempfile.tempdir = str(writes[0]) if writes else os.sep + "nonexistent"
+    for name in modules:
+        import_module(name)
 
 
 def _closed(door: Callable[[], int]) -> tuple[int, str]:
@@ -97,15 +114,12 @@ def _function(name: str) -> Callable[..., Any]:
     return found
 
 
-def _answer(to: BinaryIO, work: Callable[..., Any], arguments: list[Any]) -> None:
+def _answer(to: IO[bytes], work: Callable[..., Any], arguments: list[Any]) -> None:
     try:
-        answer = {"result": work(*arguments)}
+        pieces = wire.message({"result": work(*arguments)})
     except BaseException as error:
-        answer = {"failed": _said(error), "kind": _kind(error)}
-    try:
-        wire.send(to, answer)
-    except (TypeError, MemoryError, RecursionError) as error:  # nothing was written yet
-        wire.send(to, {"failed": _said(error), "kind": _kind(error)})
+        pieces = wire.message({"failed": _said(error), "kind": _kind(error)})
+    wire.send(to, pieces)
 
 
 def _said(error: BaseException) -> str:

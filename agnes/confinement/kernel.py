@@ -11,6 +11,7 @@ _PDEATHSIG, _DUMPABLE, _NO_NEW_PRIVS = 1, 4, 38
 _CAPABILITIES_3 = 0x20080522
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2  # a root user's right to files of other users
 _SIGKILL = 9
+_CAPGET = {"x86_64": 125, "aarch64": 90}  # capset is the next
 
 LINUX = sys.platform == "linux"
 
@@ -35,20 +36,24 @@ def give_up_rights(parent: int, writes: bool) -> None:
     """No new privileges, no looking into this process, root's powers dropped, and no life after the parent's death."""
     if not LINUX:
         return
+    _drop_powers(1 << _DAC_READ_SEARCH | (1 << _DAC_OVERRIDE if writes else 0))
     prctl(_NO_NEW_PRIVS, 1)
     prctl(_DUMPABLE, 0)
     prctl(_PDEATHSIG, _SIGKILL)
     if os.getppid() != parent:  # it died before it could be watched
         os._exit(1)
-    number = {"x86_64": 126, "aarch64": 91}.get(machine())
-    if number is None or os.geteuid() != 0:
+
+
+def _drop_powers(kept: int) -> None:
+    """Of what root may do, keep only these."""
+    if machine() not in _CAPGET:
         return
-    kept = 1 << _DAC_READ_SEARCH | (1 << _DAC_OVERRIDE if writes else 0)
+    get, put = _CAPGET[machine()], _CAPGET[machine()] + 1
     head = (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0)
-    had = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice
-    syscall(number - 1, head, had)
+    had = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then the same for newer ones
+    syscall(get, head, had)
     kept &= had[1]
-    syscall(number, head, (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0))
+    syscall(put, head, (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0))
 
 
 def _libc() -> ctypes.CDLL:

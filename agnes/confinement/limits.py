@@ -22,8 +22,10 @@ class Limits:
     start_seconds: float = 120.0  # for starting Python and importing the libraries
     file_bytes: int = 2 * GIB  # of one file; 0 where no folder may be written to
     open_files: int = 256  # files open at once
-    threads: int = 256  # threads, and processes where the kernel lacks seccomp; not counted for root
-    answer_bytes: int = 4 * GIB  # what the child may hand back
+    threads: int = (
+        256  # threads at once, and processes where the kernel lacks seccomp; the kernel does not count root's
+    )
+    answer_bytes: int = 2 * GIB  # what the child may hand back
     said_bytes: int = 1 << 16  # kept of what it prints; the rest is read and dropped
 
     def __post_init__(self) -> None:
@@ -42,10 +44,10 @@ def never_dump() -> None:
 
 def hold(limits: Limits, writes: bool, tasks: int | None) -> None:
     """Hold this process to its limits from now on; `tasks` is what its user ran before."""
-    size, data = _held()
-    _cap("RLIMIT_DATA", data + limits.memory)
-    # Reserved address space costs nothing, so it may be twice as much; this also bounds shared memory.
-    _cap("RLIMIT_AS", size + 2 * limits.memory)
+    if held := _held():
+        _cap("RLIMIT_DATA", held[1] + limits.memory)
+        # Reserved address space costs nothing, so it may be twice as much; this also bounds shared memory.
+        _cap("RLIMIT_AS", held[0] + 2 * limits.memory)
     spent = int(time.process_time()) + 1
     _cap("RLIMIT_CPU", spent + limits.cpu_seconds, spent + limits.cpu_seconds + 2)
     _cap("RLIMIT_FSIZE", limits.file_bytes if writes else 0)
@@ -76,12 +78,12 @@ def _cap(name: str, soft: int, hard: int | None = None) -> None:
             raise
 
 
-def _held() -> tuple[int, int]:
-    """Bytes of address space and of data that this process has now; 0 where the system does not say."""
+def _held() -> tuple[int, int] | None:
+    """Bytes of address space and of data that this process has now; None where the system does not say."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
     except OSError:
-        return 0, 0
+        return None
     page = os.sysconf("SC_PAGE_SIZE")
     return int(pages[0]) * page, int(pages[5]) * page
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import IO, Any
 
 from agnes.confinement import wire
 from agnes.confinement.limits import GIB, Limits
@@ -23,8 +23,9 @@ Name = str | os.PathLike[str]
 _ROOT = Path(__file__).resolve().parents[2]  # the folder that holds this very agnes
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from agnes.confinement.child import main; main()"
 _KEPT = (  # of the environment: where libraries are, how many threads, and what Windows cannot do without
-    "LD_LIBRARY_PATH DYLD_LIBRARY_PATH PATH SYSTEMROOT OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS"
-).split()
+    *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", *(["PATH"] if os.name == "nt" else [])),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+)
 _SET = {
     "HOME": os.sep + "nonexistent",
     "USER": "agnes",
@@ -36,7 +37,7 @@ _SET = {
 }
 _ERRORS = {"Refused": Refused, "NothingApplicable": NothingApplicable}  # what a child may raise; the rest is refused
 _SHOWN = 500  # characters of a child's message
-_GRACE = 2.0  # seconds that a child which said nothing more has to end by itself
+_GRACE = 1.0  # seconds that a child which said nothing more has to end by itself
 
 
 def run(
@@ -69,7 +70,7 @@ def run(
 def strength() -> Strength:
     """How well a child is shut in here: a child is started, and says which doors closed."""
     child = _Child(Limits(), "the check of the isolation", {})
-    request = {"function": "agnes.confinement.child:_said", "arguments": [], "limits": child.limits.as_json()}
+    request = {"function": "builtins:dict", "arguments": [], "limits": child.limits.as_json()}
     request |= {"reads": [], "writes": [], "prepare": [], "path": _import_path([]), "parent": os.getpid()}
     return child.converse(request, only_ready=True)[0]
 
@@ -105,9 +106,13 @@ class _Child:
 
     def converse(self, request: Mapping[str, Any], only_ready: bool = False) -> tuple[Strength, Any]:
         """Start the child, hand it the request, take its two messages; it has ended when this returns or raises."""
+        pieces = wire.message(request)
         process = self._started()
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
         threads = [
-            threading.Thread(target=self._talk, args=(process, request), daemon=True),
+            threading.Thread(target=self._talk, args=(process.stdin, process.stdout, pieces), daemon=True),
             threading.Thread(target=self._listen, args=(process.stderr,), daemon=True),
         ]
         try:
@@ -118,31 +123,33 @@ class _Child:
         finally:
             _end(process)
             for thread in threads:
-                thread.join()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                _shut(pipe)
+                thread.join(_GRACE)
+            if not any(thread.is_alive() for thread in threads):  # else a process that got away holds the pipes
+                for pipe in (process.stdin, process.stdout, process.stderr):
+                    _shut(pipe)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if not sys.executable:
             raise AgnesError("this Python does not know its own program (sys.executable), so no child can be started")
-        return subprocess.Popen(
-            [sys.executable, "-I", "-B", "-X", "utf8", "-c", _START, str(_ROOT)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self._environment,
-            cwd=os.sep,
-            start_new_session=True,
-        )
-
-    def _talk(self, process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
         try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            wire.send(process.stdin, request)
-            process.stdin.close()
+            return subprocess.Popen(
+                [sys.executable, "-I", "-B", "-X", "utf8", "-c", _START, str(_ROOT)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self._environment,
+                cwd=os.sep,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise AgnesError(f"no child process can be started with {sys.executable}: {error.strerror}") from error
+
+    def _talk(self, to: IO[bytes], source: IO[bytes], pieces: Iterable[Any]) -> None:
+        try:
+            wire.send(to, pieces)
+            to.close()
             for most in (0, self.limits.answer_bytes):
-                self._messages.append(wire.receive(process.stdout, most))
+                self._messages.append(wire.receive(source, most))
                 self._ready.set()
         except wire.Garbage as error:
             self._garbage = str(error)
@@ -152,7 +159,7 @@ class _Child:
             self._ready.set()
             self._over.set()
 
-    def _listen(self, pipe: BinaryIO) -> None:
+    def _listen(self, pipe: IO[bytes]) -> None:
         """Keep the end of what the child prints, and read on so that it never blocks."""
         while said := os.read(pipe.fileno(), 1 << 16):
             self._said += said
@@ -173,44 +180,49 @@ class _Child:
         raise AgnesError(f"the child process ended before it began (code {process.returncode}){self._last_words()}")
 
     def _result(self, process: subprocess.Popen[bytes]) -> Any:
+        """What the child hands back, or the refusal that its end amounts to."""
         if not self._over.wait(self.limits.wall_seconds):
-            self._refuse(f"took more than {self.limits.wall_seconds:g} s", "raise wall_seconds of the loader's limits")
+            did = f"took more than {self.limits.wall_seconds:g} s"
+            raise self._refusal(did, "raise wall_seconds of the loader's limits")
         match self._messages[1:]:
             case [{"result": result}]:
                 return result
             case [{"failed": str(text), "kind": str(kind)}]:
-                self._failed(text, kind)
-        self._broke_off(process)
+                raise self._failure(text, kind)
+        raise self._broken_off(process)
 
-    def _failed(self, text: str, kind: str) -> NoReturn:
+    def _failure(self, text: str, kind: str) -> AgnesError:
+        """The work failed, and the child could say so."""
         if kind == "memory":
-            self._too_large()
+            return self._too_large()
         if kind in _ERRORS:
-            raise _ERRORS[kind](printable(text, _SHOWN))
-        raise Refused(f"refused: {self._what} cannot be opened: {printable(text, _SHOWN)}")
+            return _ERRORS[kind](printable(text, _SHOWN))
+        return Refused(f"refused: {self._what} cannot be opened: {printable(text, _SHOWN)}")
 
-    def _broke_off(self, process: subprocess.Popen[bytes]) -> NoReturn:
-        """No answer: say what ended the child."""
-        by_itself = _ended(process)
-        code = process.returncode
-        if by_itself and code == -getattr(signal, "SIGXCPU", 0):
-            took = f"took more than {self.limits.cpu_seconds} s of processor time"
-            self._refuse(took, "raise cpu_seconds of the loader's limits")
-        if by_itself and b"bad_alloc" in self._said:
-            self._too_large()
-        if by_itself and code == -getattr(signal, "SIGKILL", 0):
-            self._refuse("was ended by the system while it was opened", "it may need more memory than there is")
-        if by_itself and code != 0:
-            self._refuse(f"crashed the child process that opened it ({_named(code)})", "the file may be broken")
-        reason = f": {self._garbage}" if self._garbage and by_itself else ""
-        self._refuse(f"made the child process answer with garbage{reason}", "the file may be hostile")
+    def _broken_off(self, process: subprocess.Popen[bytes]) -> Refused:
+        """No answer came: what ended the child."""
+        end = _named(process.returncode) if _ended(process) else ""
+        if end == "SIGXCPU":
+            did = f"took more than {self.limits.cpu_seconds} s of processor time"
+            return self._refusal(did, "raise cpu_seconds of the loader's limits")
+        if end == "SIGKILL":
+            did = "took more memory or processor time than the system gives"
+            return self._refusal(did, "raise memory and cpu_seconds of the loader's limits")
+        if end and b"bad_alloc" in self._said:
+            return self._too_large()
+        if end and end != "code 0":
+            return self._refusal(
+                f"crashed the child process that opened it ({end}{self._last_words()})", "do without it"
+            )
+        garbage = printable(self._garbage or "nothing came")
+        return self._refusal(f"made the child process answer with garbage ({garbage})", "do without it")
 
-    def _too_large(self) -> NoReturn:
-        took = f"took more than {self.limits.memory / GIB:.3g} GiB of memory"
-        self._refuse(took, "raise memory of the loader's limits")
+    def _too_large(self) -> Refused:
+        did = f"took more than {self.limits.memory / GIB:.3g} GiB of memory"
+        return self._refusal(did, "raise memory of the loader's limits")
 
-    def _refuse(self, what_it_did: str, remedy: str) -> NoReturn:
-        raise Refused(f"refused: {self._what} {what_it_did}; ask for another export, or {remedy}")
+    def _refusal(self, what_it_did: str, remedy: str) -> Refused:
+        return Refused(f"refused: {self._what} {what_it_did}; ask for another export, or {remedy}")
 
     def _last_words(self) -> str:
         lines = [line for line in self._said.decode("utf-8", "replace").splitlines() if line.strip()]
@@ -240,7 +252,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _shut(pipe: BinaryIO | None) -> None:
+def _shut(pipe: IO[bytes] | None) -> None:
     try:
         if pipe is not None:
             pipe.close()

@@ -29,7 +29,11 @@ _Step = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
 
 def close(writes: bool) -> None:
     """Filter the system calls of all threads from here on; an OSError where the kernel cannot."""
-    steps = program(kernel.machine(), os.getpid(), writes)
+    install(program(kernel.machine(), os.getpid(), writes))
+
+
+def install(steps: list[_Step]) -> None:
+    """Hand a filter to the kernel, for good and for every thread."""
     code = b"".join(struct.pack("=HBBI", *step) for step in steps)
     buffer = ctypes.create_string_buffer(code, len(code))
     head = struct.pack("@HP", len(steps), ctypes.addressof(buffer))

@@ -1,7 +1,7 @@
 """What passes between parent and child: plain values, bytes and arrays, never objects.
 
-A message is a magic word, the length of a header, the header and then the raw bytes that the header announces. The header
-is JSON: scalars stand for themselves, everything else is a list that begins with its kind. The reader trusts nothing.
+A message is a magic word, the length of a header, the header, and the raw bytes that the header announces. The header
+is JSON: scalars stand for themselves, all else is a list that begins with its kind. The reader trusts nothing.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy
@@ -22,6 +23,8 @@ HEADER_BYTES = 8 << 20  # of names and numbers; what is large travels as bytes o
 _LENGTH = struct.Struct("<Q")
 _DEPTH = 100  # lists within lists
 _DIMENSIONS = 32
+_KEY = 1 << 53  # a whole number as a key stays below, so that no set of keys is slow to look up
+_DTYPE = re.compile(r"[<>|][biufc][0-9]{1,2}")
 _ITEM_SIZES = {  # kind of number -> bytes it may have
     "b": (1,),
     "i": (1, 2, 4, 8),
@@ -35,19 +38,23 @@ class Garbage(Exception):
     """What came is no message."""
 
 
-def send(to: BinaryIO, value: Any) -> None:
-    """Write one message; a TypeError for what is not plain data."""
+def message(value: Any) -> list[Any]:
+    """One message, in pieces to be written one after the other; a TypeError for what is not plain data."""
     blobs: list[Any] = []
     header = json.dumps(_node(value, blobs, 0)).encode("ascii")
     if len(header) > HEADER_BYTES:
         raise TypeError(f"{len(header)} bytes of plain values are too many; hand over bytes or arrays")
-    to.write(MAGIC + _LENGTH.pack(len(header)) + header)
-    for blob in blobs:
-        to.write(blob)
+    return [MAGIC + _LENGTH.pack(len(header)) + header, *blobs]
+
+
+def send(to: IO[bytes], pieces: Iterable[Any]) -> None:
+    """Write one message."""
+    for piece in pieces:
+        to.write(piece)
     to.flush()
 
 
-def receive(source: BinaryIO, most: int) -> Any:
+def receive(source: IO[bytes], most: int) -> Any:
     """Read one message of at most `most` bytes beside its header; Garbage if it is none."""
     if _exactly(source, len(MAGIC)) != MAGIC:
         raise Garbage("it does not begin like a message")
@@ -77,8 +84,8 @@ def _node(value: Any, blobs: list[Any], depth: int) -> Any:
         kind = "list" if isinstance(value, list) else "tuple"
         return [kind, *(_node(item, blobs, depth + 1) for item in value)]
     if isinstance(value, dict):
-        if not all(isinstance(key, str | int) and not isinstance(key, bool) for key in value):
-            raise TypeError("keys of plain data are text or whole numbers")
+        if not all(map(_is_key, value)):
+            raise TypeError("keys of plain data are text or whole numbers below 2^53")
         return ["dict", list(value), *(_node(item, blobs, depth + 1) for item in value.values())]
     if type(value).__module__ == "numpy" and type(value).__name__ == "ndarray":
         return _array(value, blobs)
@@ -96,6 +103,10 @@ def _array(array: numpy.ndarray, blobs: list[Any]) -> list[Any]:
     return ["array", array.dtype.str, list(array.shape)]
 
 
+def _is_key(key: Any) -> bool:
+    return isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool) and abs(key) < _KEY)
+
+
 def _is_plain(dtype: numpy.dtype) -> bool:
     return dtype.itemsize in _ITEM_SIZES.get(dtype.kind, ())
 
@@ -103,7 +114,7 @@ def _is_plain(dtype: numpy.dtype) -> bool:
 class _Reader:
     """Turns a header into values, taking the bytes that it announces from the stream while the budget lasts."""
 
-    def __init__(self, source: BinaryIO, budget: int) -> None:
+    def __init__(self, source: IO[bytes], budget: int) -> None:
         self._source = source
         self._budget = budget
 
@@ -125,9 +136,9 @@ class _Reader:
                 return list(self._values(items, depth))
             case ["tuple", *items]:
                 return tuple(self._values(items, depth))
-            case ["dict", list(keys), *items] if len(set(keys)) == len(items) == len(keys):
-                if not all(isinstance(key, str | int) and not isinstance(key, bool) for key in keys):
-                    raise Garbage("a key is neither text nor a whole number")
+            case ["dict", list(keys), *items] if len(items) == len(keys) and all(map(_is_key, keys)):
+                if len(set(keys)) < len(keys):
+                    raise Garbage("a key comes twice")
                 return dict(zip(keys, self._values(items, depth), strict=True))
         raise Garbage("it holds something of no known kind")
 
@@ -143,11 +154,9 @@ class _Reader:
     def _array(self, kind: str, shape: list[Any]) -> numpy.ndarray:
         import numpy as np
 
-        if len(kind) > 4 or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape) or len(shape) > _DIMENSIONS:
+        known = len(shape) <= _DIMENSIONS and all(type(n) is int and 0 <= n < 1 << 40 for n in shape)
+        if not known or not _DTYPE.fullmatch(kind) or not _is_plain(dtype := np.dtype(kind)):
             raise Garbage("an array's type or shape makes no sense")
-        dtype = np.dtype(kind)
-        if not _is_plain(dtype):
-            raise Garbage(f"arrays of {dtype} do not pass")
         size = self._take(math.prod(shape) * dtype.itemsize)
         array = np.empty(shape, dtype)
         _fill(self._source, array.reshape(-1).view(np.uint8).data if size else memoryview(b""))
@@ -156,14 +165,14 @@ class _Reader:
         return array
 
 
-def _exactly(source: BinaryIO, size: int) -> bytes:
+def _exactly(source: IO[bytes], size: int) -> bytes:
     data = source.read(size)
     if len(data) != size:
         raise Garbage("it ends early")
     return data
 
 
-def _fill(source: BinaryIO, room: memoryview) -> None:
+def _fill(source: IO[bytes], room: memoryview) -> None:
     done = 0
     while done < len(room):
         count = source.readinto(room[done:])  # type: ignore[attr-defined]
