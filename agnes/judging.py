@@ -8,14 +8,12 @@ looks as unusual; it is not calibrated on networks yet.
 
 from __future__ import annotations
 
-import bisect
-import functools
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agnes.outliers import Low
 from agnes.results import Evidence, MethodRun, Trigger, Verdict
 
 if TYPE_CHECKING:
@@ -60,7 +58,9 @@ def judge(
     probability = max((w.probability for w in weighed), default=None)
     exceeding = [e for e in evidence if e.exceeds]
     doubts = [f"{run.name} failed: {run.reason}" for run in runs if run.status == "failed" and run.stage in DETECTION]
-    doubts += [f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}, and no trigger was found" for e in exceeding]
+    doubts += [
+        f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}, and no trigger was found" for e in exceeding
+    ]
     convictable = [run for run in runs if run.stage in ("inversion", "diagnosis") and run.status == "ok"]
     if not convictable:
         skipped = [f"{run.name} was skipped: {run.reason}" for run in runs if run.status == "skipped"]
@@ -78,15 +78,26 @@ def weigh(network: Network, triggers: Sequence[Trigger], bounds: Bounds | None =
     weighed: list[Weighed] = []
     for method in {t.method: None for t in triggers}:
         group = [t for t in triggers if t.method == method]
-        best = {t.target: min((o for o in group if o.target == t.target), key=lambda o: _log_size(o, area, bounds)) for t in group}
-        logs = {target: _log_size(t, area, bounds) for target, t in best.items()}
+        sizes = _smallest_by_target(group, area, bounds)
+        others = Low(list(sizes.values()))
         for trigger in group:
-            index = _index(_log_size(trigger, area, bounds), list(logs.values()))
-            probability = 1 - _by_chance(index, len(logs)) if len(logs) >= bounds.compared else 0.0
+            size = _log_size(trigger, area, bounds)
             works = trigger.asr >= bounds.asr and trigger.held_out > 0 and trigger.l1 <= bounds.share * area
-            convicts = works and index > bounds.index and probability >= bounds.probability
-            weighed.append(Weighed(trigger, index, probability if works else 0.0, convicts))
+            comparable = works and len(sizes) >= bounds.compared
+            probability = 1 - others.by_chance(size) if comparable else 0.0
+            index = others.index(size)
+            convicts = index > bounds.index and probability >= bounds.probability
+            weighed.append(Weighed(trigger, index, probability, convicts))
     return sorted(weighed, key=lambda w: (not w.convicts, -w.index, w.trigger.target))
+
+
+def _smallest_by_target(triggers: Sequence[Trigger], area: int, bounds: Bounds) -> dict[int, float]:
+    """The log size of the smallest trigger to each class."""
+    sizes: dict[int, float] = {}
+    for trigger in triggers:
+        size = _log_size(trigger, area, bounds)
+        sizes[trigger.target] = min(size, sizes.get(trigger.target, size))
+    return sizes
 
 
 def _log_size(trigger: Trigger, area: int, bounds: Bounds) -> float:
@@ -96,32 +107,6 @@ def _log_size(trigger: Trigger, area: int, bounds: Bounds) -> float:
     """
     size, short = max(trigger.l1, 1 / 255), max(0.0, 1 - trigger.asr / bounds.asr)
     return math.log(size) + short * max(0.0, math.log(area) - math.log(size))
-
-
-def _index(value: float, values: Sequence[float]) -> float:
-    """The anomaly index on the low side, with the true median and a guard against no spread (Neural Cleanse)."""
-    median = statistics.median(values)
-    spread = statistics.median(abs(v - median) for v in values)
-    return (median - value) / (1.4826 * max(spread, 0.05))  # 0.05: sizes within 5 % count as equal
-
-
-def _by_chance(index: float, count: int) -> float:
-    """How often the most unusual of `count` normal values has such an index; with few values that is often."""
-    largest = _largest_indices(count)
-    above = len(largest) - bisect.bisect_left(largest, index)
-    return (above + 1) / (len(largest) + 1)
-
-
-@functools.cache
-def _largest_indices(count: int) -> list[float]:
-    """The largest anomaly index of many draws of `count` normal values, sorted."""
-    import numpy as np
-
-    draws = max(2_000, min(20_000, 2_000_000 // count))
-    values = np.random.default_rng(0).standard_normal((draws, count))
-    median = np.median(values, axis=1)
-    spread = np.median(np.abs(values - median[:, None]), axis=1)
-    return np.sort((median - values.min(axis=1)) / (1.4826 * spread)).tolist()
 
 
 def _backdoored(network: Network, convicting: Sequence[Weighed], evidence: Sequence[Evidence]) -> Verdict:
@@ -135,9 +120,7 @@ def _backdoored(network: Network, convicting: Sequence[Weighed], evidence: Seque
     reasons += [f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}" for e in evidence if e.exceeds]
     targets = tuple(dict.fromkeys(w.trigger.target for w in convicting))
     best = convicting[0]
-    return Verdict(
-        "backdoored", best.probability, targets[0], network.class_names[targets[0]], tuple(reasons), targets
-    )
+    return Verdict("backdoored", best.probability, targets[0], network.class_names[targets[0]], tuple(reasons), targets)
 
 
 def _uncompared(weighed: Sequence[Weighed], bounds: Bounds) -> list[str]:

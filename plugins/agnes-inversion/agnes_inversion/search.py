@@ -33,6 +33,7 @@ class Schedule:
     lower_by: float
     setbacks: int  # times the weight was lowered since a trigger last got smaller, after which it has converged
     hopeless_after: int  # steps
+    check: int = 5  # steps from one look at all images to the next, where a step sees only some
 
 
 @dataclass
@@ -165,7 +166,7 @@ class Search:
                         break
                     chosen = self._images_of_step(draw)
                     gradient, success = self.gradient(parameters[active], active, weights.values[active], chosen)
-                    self.found.update(active, squashed(parameters[active]), success, self.schedule.success)
+                    self._keep(parameters, active, success, len(chosen), step)
                     weights.follow(active, success >= self.schedule.success, self.found.improved[active])
                     descent.step(active, gradient, step)
                     active = self._going_on(active, weights.setbacks[active], step)
@@ -174,6 +175,33 @@ class Search:
             error.partial = self.found
             raise
         return self.found
+
+    def _keep(
+        self, parameters: torch.Tensor, active: torch.Tensor, success: torch.Tensor, seen: int, step: int
+    ) -> None:
+        """Keep what the arms have now where it is better, judged on all of their images."""
+        patterns = squashed(parameters[active])
+        if seen < len(self.images):
+            self.found.improved[active] = False
+            if (step - 1) % self.schedule.check and step != self.schedule.steps:
+                return
+            success = self.successes(patterns, active)
+        self.found.update(active, patterns, success, self.schedule.success)
+
+    def successes(self, patterns: torch.Tensor, arms: torch.Tensor) -> torch.Tensor:
+        """Each arm's share of all its images that reach the target."""
+        eligible = self.eligible[arms].to(self.images)
+        height = max(1, self.capacity // len(self.images))
+        shares = []
+        for top in range(0, len(arms), height):
+            rows = slice(top, top + height)
+            stamped = (self.images[None] + patterns[rows, None]).clamp(0, 1)
+            with torch.no_grad():
+                logits = self.logits(stamped.flatten(0, 1))
+            hits = self._reached(logits, self.targets[arms[rows]].repeat_interleave(len(self.images)))
+            hits = hits.view(-1, len(self.images)).to(self.images)
+            shares.append((hits * eligible[rows]).sum(1) / eligible[rows].sum(1).clamp(min=1))
+        return torch.cat(shares)
 
     def gradient(
         self, parameters: torch.Tensor, arms: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor

@@ -42,7 +42,7 @@ class TaoInversion(Method):
     warm_up: int = 100  # steps for every class, before those with the largest triggers may stop (K-Arm)
     keep: float = 1.0  # share of classes that go on from there, candidates first; less saves time and costs certainty
     restarts: int = 1  # from other random patterns; the smallest trigger is kept
-    batch: int = 32  # images an arm sees in one step (Tao)
+    batch: int = 8  # images an arm sees in one step (Tao: 32); every fifth step all of them decide what is kept
     rate: float = 0.1  # Adam's learning rate (Tao)
     weight: float = 1e-2  # of the size, to begin with (Tao: 1e-3)
     success: float = 0.99  # share of images to reach the target before a smaller trigger is tried (Neural Cleanse)
