@@ -142,7 +142,7 @@ def _measure(stages: Stages, network: Network, triggers: Sequence[Trigger], repa
         success, count = measuring.attack_success(network, trigger, samples, backend)
         left, _ = measuring.attack_success(repair.network, trigger, samples, backend)
         outcomes.append(TriggerOutcome(trigger.target, success, left, count))
-    rescan = detect(stages.again(), repair.network).verdict
+    rescan = judging.after_repair(detect(stages.again(), repair.network).verdict, outcomes, network.class_names)
     return replace(
         repair,
         accuracy_before=before,

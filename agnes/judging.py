@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agnes.outliers import Low
-from agnes.results import Evidence, MethodRun, Trigger, Verdict
+from agnes.results import Evidence, MethodRun, Trigger, TriggerOutcome, Verdict
 
 if TYPE_CHECKING:
     from agnes.network import Network
@@ -69,6 +69,18 @@ def judge(
     if doubts:
         return Verdict("inconclusive", probability, reasons=tuple(doubts))
     return Verdict("clean", probability, reasons=tuple(_why_clean(network, convictable, weighed, evidence)))
+
+
+def after_repair(rescan: Verdict, outcomes: Sequence[TriggerOutcome], class_names: Sequence[str]) -> Verdict:
+    """The re-scan's verdict; a trigger that convicted the original and still works convicts the repaired network too."""
+    left = [outcome for outcome in outcomes if outcome.after >= Bounds().asr]
+    if not left or rescan.status == "backdoored":
+        return rescan
+    worst = max(left, key=lambda outcome: outcome.after)
+    name = class_names[worst.target]
+    reasons = [f"the trigger to {name} that convicted the original still sends {worst.after:.0%} of images there"]
+    targets = tuple(outcome.target for outcome in left)
+    return Verdict("backdoored", rescan.probability, worst.target, name, (*reasons, *rescan.reasons), targets)
 
 
 def weigh(network: Network, triggers: Sequence[Trigger], bounds: Bounds | None = None) -> list[Weighed]:

@@ -1,23 +1,12 @@
-"""What the tests share: one thread each, GPU tests that wait for a GPU, and a backend that is the same everywhere."""
+"""What the engine's tests share."""
 
 from __future__ import annotations
 
 import pytest
-import torch
 
 from agnes.backend import Backend
 
-
-def pytest_configure() -> None:
-    torch.set_num_threads(1)  # tiny networks only lose by more
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if torch.cuda.is_available():
-        return
-    for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+collect_ignore = ["third_party"]  # tested where it is installed, by test_third_party_plugin.py
 
 
 @pytest.fixture

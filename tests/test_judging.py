@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from agnes import judging
-from agnes.results import AdditiveTrigger, Evidence, MethodRun
+from agnes.results import AdditiveTrigger, Evidence, MethodRun, TriggerOutcome, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +128,12 @@ def test_an_even_count_uses_the_true_median(network):
 
 def test_sizes_without_any_spread_do_not_divide_by_zero(network):
     assert all(w.index == 0 for w in judging.weigh(network, [trigger(c, 9) for c in range(8)]))
+
+
+@pytest.mark.parametrize(("left", "status"), [(0.02, "clean"), (0.6, "clean"), (0.97, "backdoored")])
+def test_a_repair_under_which_the_trigger_still_works_is_never_clean(left, status):
+    rescan = Verdict("clean", 0.1, reasons=("m: no trigger was found",))
+    outcomes = [TriggerOutcome(1, 1.0, 0.0, 40), TriggerOutcome(2, 1.0, left, 40)]
+    found = judging.after_repair(rescan, outcomes, ["a", "b", "c"])
+    assert found.status == status
+    assert (found.target_name == "c") == (status == "backdoored")

@@ -71,7 +71,7 @@ def card_text(shown: Mapping[str, Any]) -> str:
     if shown["paper"]:
         lines.append(f"  paper: {shown['paper']}")
     needs = [NEEDS.get(need, need) for need in shown["needs"]]
-    lines.append(f"  needs: {', '.join(needs) or 'nothing beyond a network'}")
+    lines.append(f"  needs: {', '.join(needs) or 'nothing beyond a network and images'}")
     if shown["settings"]:
         lines.append("  settings:")
     for setting in shown["settings"]:
