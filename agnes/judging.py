@@ -72,7 +72,7 @@ def judge(
 
 
 def after_repair(rescan: Verdict, outcomes: Sequence[TriggerOutcome], class_names: Sequence[str]) -> Verdict:
-    """The re-scan's verdict; a trigger that convicted the original and still works convicts the repaired network too."""
+    """The re-scan's verdict; a trigger that convicted the original and still works convicts the repair too."""
     left = [outcome for outcome in outcomes if outcome.after >= Bounds().asr]
     if not left or rescan.status == "backdoored":
         return rescan
@@ -158,7 +158,7 @@ def _why_clean(
             w = mine[0]
             reasons.append(
                 f"{run.name}: of {len(mine)} triggers the most unusual, to {network.class_names[w.trigger.target]}, "
-                f"has success {w.trigger.asr:.0%} and {w.trigger.l1:.1f} pixels, {w.index:.1f} deviations below the median"
+                f"has success {w.trigger.asr:.0%} and size {w.trigger.l1:.1f}, {w.index:.1f} deviations below the median"
             )
         elif run.stage == "inversion":
             reasons.append(f"{run.name}: no trigger was found")

@@ -169,5 +169,5 @@ def test_a_named_plugin_that_cannot_say_what_it_asks_for_is_broken(network):
 
 def test_a_wrong_type_in_a_configuration_file_is_refused_before_anything_runs():
     registry = fakes.registry(*fakes.whole_house())
-    with pytest.raises(UsageError, match="suspects.target takes a whole number"):
+    with pytest.raises(UsageError, match=r"suspects\.target takes a whole number"):
         selection.check_names(registry, [], {}, {"suspects": {"target": "two"}})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,10 +20,10 @@ app = typer.Typer(add_completion=False)
 @app.command("demo")
 def demo(
     output: Annotated[
-        Optional[Path], typer.Option("-o", "--output", metavar="DIR", help="The run folder. Default: runs/demo.")
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="The run folder. Default: runs/demo.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
-    device: Annotated[Optional[str], typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report's JSON alone on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
