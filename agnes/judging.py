@@ -158,7 +158,7 @@ def _why_clean(
             w = mine[0]
             reasons.append(
                 f"{run.name}: of {len(mine)} triggers the most unusual, to {network.class_names[w.trigger.target]}, "
-                f"has success {w.trigger.asr:.0%} and size {w.trigger.l1:.1f}, {w.index:.1f} deviations below the median"
+                f"has success {w.trigger.asr:.0%} and size {w.trigger.l1:.1f}, {w.index:.1f} deviations below median"
             )
         elif run.stage == "inversion":
             reasons.append(f"{run.name}: no trigger was found")
