@@ -10,7 +10,6 @@ from agnes import settings
 from agnes.hookspecs import METHOD_STAGES
 from agnes.method import NEEDS, is_method, settings_of, summary_of
 from agnes.registry import Plugin, Registry
-from agnes.reports.json import plain
 from agnes.text import printable
 
 _COLUMNS = ("name", "stage", "distribution", "version")
@@ -41,6 +40,8 @@ def table(shown: Sequence[Mapping[str, Any]]) -> str:
 
 def card(registry: Registry, plugin: Plugin) -> dict[str, Any]:
     """All that a plugin says of itself; imports it."""
+    from agnes.reports.json import plain  # rows do without what it needs
+
     loaded = registry.method(plugin) if plugin.stage in METHOD_STAGES else plugin.load()
     shown = _row(plugin, blocked=False)
     if not is_method(loaded):

@@ -230,7 +230,7 @@ def test_the_memory_budget_does_not_change_the_gradient(network, samples):
 def test_time_that_runs_out_leaves_the_triggers_found_so_far(network, samples):
     hurried = replace(backend(), deadline=time.monotonic() + 1.0)
     with pytest.raises(OutOfTime) as error:
-        TaoInversion(steps=1_000_000, warm_up=0).invert(network, samples, [], hurried)
+        TaoInversion(steps=1_000_000, patience=1_000_000).invert(network, samples, [], hurried)
     assert {t.target for t in error.value.partial} == set(range(CLASSES))
     assert all(t.held_out > 0 for t in error.value.partial)
 
@@ -285,3 +285,18 @@ def test_after_the_warm_up_the_largest_stop_and_candidates_do_not():
 def test_one_image_is_too_few(network, samples):
     with pytest.raises(AgnesError, match="one per class"):
         QUICK.invert(network, samples.subset([0]), [], backend())
+
+
+def test_a_trigger_is_kept_for_all_images_though_a_step_sees_a_few(network, samples):
+    targets = torch.arange(CLASSES)
+    search = search_for(network, samples.images, targets, samples.labels, steps=80)
+    search.batch = 5
+    found = search.run(-3.0 - backend().normal(CLASSES, 2, *SHAPE, purpose="start").abs())
+    assert bool(found.passed.any())
+    for arm in range(CLASSES):
+        others = samples.images[samples.labels != targets[arm]]
+        with torch.no_grad():
+            sure = network((others + found.patterns[arm]).clamp(0, 1)).softmax(1)[:, targets[arm]]
+        reached = float((sure >= search.schedule.confidence).float().mean())
+        assert reached == pytest.approx(float(found.success[arm]), abs=1e-6)
+        assert bool(found.passed[arm]) == (reached >= search.schedule.success)

@@ -9,7 +9,7 @@ from typing import Any
 
 from agnes.errors import Refused
 from agnes.text import printable
-from agnes_onnx import tensors
+from agnes_onnx import counting, tensors
 
 OLDEST_OPSET = 7
 CONTROL_FLOW = frozenset(("If", "Loop", "Scan", "SequenceMap"))
@@ -22,8 +22,10 @@ class Limits:
     """How much a file may make us hold."""
 
     bytes: int  # of the file and its external data
+    parts: int  # nodes, names, numbers outside weights: what a parser makes objects of
     nodes: int
     values: int  # numbers that one image's activations, and all folded constants, may take
+    work: int  # multiplications and additions that one image may cost
 
 
 def has_onnx_start(path: Path) -> bool:
@@ -33,20 +35,28 @@ def has_onnx_start(path: Path) -> bool:
     return len(start) == 2 and start[0] == 0x08 and 1 <= start[1] < 0x40
 
 
-def parse(path: Path, limit: int) -> Any:
+def parse(path: Path, limits: Limits) -> Any:
     """The ModelProto in a file, without its external data."""
     import onnx
     from google.protobuf.message import DecodeError
 
-    if path.stat().st_size > limit:
-        raise Refused(f"refused: {printable(path.name)} is larger than onnx.size_limit ({limit} bytes)")
+    content = _content(path, limits.bytes)
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except (DecodeError, ValueError):
+        counting.check(content, limits.parts)
+        model = onnx.load_model_from_string(content)
+    except (DecodeError, ValueError, counting.Broken):
         raise Refused(f"refused: {printable(path.name)} is not an ONNX model, or is broken") from None
     if not model.HasField("graph") or not model.graph.node:
         raise Refused(f"refused: {printable(path.name)} holds no ONNX graph")
     return model
+
+
+def _content(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise Refused(f"refused: {printable(path.name)} is larger than onnx.size_limit ({limit} bytes)")
+    return content
 
 
 def check(model: Any, folder: Path, limits: Limits) -> None:

@@ -81,14 +81,14 @@ class OnnxExporter(Method):
         from agnes_onnx import parity
         from agnes_onnx.runtime import Reference
 
-        images = parity.random_images(network, self.parity_images)
+        images = parity.random_images(network.input_shape, self.parity_images)
         with torch.no_grad():
             ours = parity.as_in_file(network, network(images))
         try:
-            theirs = Reference(draft.read_bytes())(parity.as_file_takes(network, images))[0]
+            answer = Reference(what=name).run(draft.read_bytes(), parity.as_file_takes(network, images))
         except Refused as error:
             raise OutputError(f"{name}: the written file does not run: {error}") from error
-        _, relative = parity.differences(theirs.flatten(1), ours)
+        _, relative = parity.differences(answer.logits, ours)
         if not relative <= self.parity_limit:
             raise OutputError(
                 f"{name}: the written file differs from the network by {relative:.2g} relative, "

@@ -62,6 +62,7 @@ class Builder:
         self.fixed_batch = fixed_batch  # the one batch size that sizes in the file are written for
         self.limit = limits.values
         self._left = limits.values
+        self._work_limit = self._work_left = limits.work
         self._root = nn.Module()
         self._graph = fx.Graph()
         self._namer = naming.Namer()
@@ -223,10 +224,20 @@ class Builder:
         ):
             self._weighted.add(node)
         values = self._examples[node][0]
-        for value in values if isinstance(values, (tuple, list)) else [values]:
-            if isinstance(value, torch.Tensor):
-                self._spend(value.numel() // PROBES[0])
+        made = values if isinstance(values, (tuple, list)) else [values]
+        count = sum(value.numel() for value in made if isinstance(value, torch.Tensor))
+        self._spend(count // PROBES[0])
+        self._toil(node, count)
         return node
+
+    def _toil(self, node: fx.Node, count: int) -> None:
+        """Count a node's multiplications against the limit."""
+        read = [self._examples[arg][0] for arg in node.args if isinstance(arg, fx.Node)]
+        self._work_left -= sizes.work(self._modules.get(node, node.target), read, count) // PROBES[0]
+        if self._work_left < 0:
+            raise Refused(
+                f"refused: one image costs more than onnx.work_limit ({self._work_limit}) steps in this network"
+            )
 
     def _run(self, node: fx.Node, probe: int) -> Any:
         if node.op == "get_attr":

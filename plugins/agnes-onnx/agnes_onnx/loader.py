@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,9 +15,11 @@ from agnes.method import Method
 from agnes.text import printable
 
 if TYPE_CHECKING:
+    from agnes import confinement
     from agnes.loading import LoadOptions
     from agnes.network import Network
     from agnes_onnx.checks import Limits
+    from agnes_onnx.graph import Imported
 
 _COLOURS = (1, 3, 4)
 _OTHERS = frozenset(
@@ -29,74 +33,109 @@ class OnnxLoader(Method):
     """Opens ONNX classifiers as native modules, and proves each against onnxruntime."""
 
     size_limit: int = 2_000_000_000  # the most bytes a file and its external data may have
+    part_limit: int = 4_000_000  # the most names, nodes and numbers outside weights, before a file is parsed
     node_limit: int = 10_000  # the most operators a graph may have
     value_limit: int = 1 << 27  # the most numbers one image may make on its way through the network
+    work_limit: int = 200_000_000_000  # the most multiplications one image may cost
     parity_images: int = 4  # how many random images the network is compared on with onnxruntime
     parity_limit: float = 1e-3  # the largest relative difference from onnxruntime that is accepted
+    memory: int = 4 << 30  # bytes that onnxruntime may take in its child process
+    cpu_seconds: int = 90  # of processor time that it may take there
+    wall_seconds: float = 45.0  # it may take there in all
 
     @hookimpl
     def load(self, path: Path, options: LoadOptions) -> Network | None:
         """The network in an ONNX file; None where the file is of another format."""
         from agnes_onnx import checks
 
-        if not path.is_file() or not _is_onnx(path):
+        limits = checks.Limits(self.size_limit, self.part_limit, self.node_limit, self.value_limit, self.work_limit)
+        model = _parsed(path, limits) if path.is_file() else None
+        if model is None:
             return None
-        limits = checks.Limits(self.size_limit, self.node_limit, self.value_limit)
-        model = checks.parse(path, limits.bytes)
         checks.check(model, path.parent, limits)
-        return self._open(model, options, limits)
+        return self._open(model, options, limits, path.name)
 
-    def _open(self, model: Any, options: LoadOptions, limits: Limits) -> Network:
-        from agnes.network import Network
-        from agnes_onnx import checks, graph, parity
+    def _open(self, model: Any, options: LoadOptions, limits: Limits, name: str) -> Network:
+        from agnes_onnx import checks, graph
 
-        source, target = checks.input_of(model), checks.output_of(model)
-        batch, sizes = _declared(source)
+        checks.output_of(model)
+        batch, sizes = _declared(checks.input_of(model))
         layout, shape = _image_shape(sizes, model, options)
-        height_width = shape[1:]
-        as_taken = shape if layout == "NCHW" else (*height_width, shape[0])
-        if (batch or 1) * shape[0] * shape[1] * shape[2] > limits.values:
+        as_taken = shape if layout == "NCHW" else (*shape[1:], shape[0])
+        if (batch or 1) * math.prod(shape) > limits.values:
             raise Refused(f"refused: the file's input is larger than onnx.value_limit ({limits.values} numbers)")
         imported = graph.import_graph(model, as_taken, batch, limits)
-        facts = {
-            "format": "onnx",
-            "opset": checks.opset_of(model),
-            "producer": printable(f"{model.producer_name} {model.producer_version}".strip()),
-            "ir_version": model.ir_version,
-            "input_name": printable(source.name),
-            "output_name": printable(target.name),
-            "layout": layout,
-            "batch": batch or "any",
-            "operators": {printable(name): n for name, n in checks.operator_counts(model).items()},
-        }
-        network = Network.of(
-            imported.module,
-            shape,
-            class_names=options.class_names,
-            mean=options.mean,
-            std=options.std,
-            scale=options.scale,
-            layout=layout,
-            facts=facts,
-        )
-        facts["parity"] = parity.measure(network, model, imported, batch, self.parity_images, self.parity_limit)
-        network.facts = facts
+        return self._compared(model, imported, options, _Form(layout, shape, batch), name)
+
+    def _compared(self, model: Any, imported: Imported, options: LoadOptions, form: _Form, name: str) -> Network:
+        """The network, while onnxruntime runs the file beside it; then the two are compared."""
+        from agnes.network import Network
+        from agnes.preprocess import Preprocess
+        from agnes_onnx import parity, runtime
+
+        preprocess = Preprocess(options.mean, options.std, options.scale, form.layout)
+        preprocess.check(form.shape[0])
+        images = parity.random_images(form.shape, self.parity_images)
+        reference = runtime.Reference(form.batch, self._child(), name)
+        with ThreadPoolExecutor(1) as beside:
+            answer = beside.submit(reference.run, model.SerializeToString(), preprocess(images))
+            network = Network.of(
+                imported.module,
+                form.shape,
+                class_names=options.class_names,
+                mean=options.mean,
+                std=options.std,
+                scale=options.scale,
+                layout=form.layout,
+            )
+            measured = parity.measure(network, model, imported, images, answer.result(), reference, self.parity_limit)
+        network.facts = {**_facts(model, form), "parity": measured, "isolation": runtime.isolation()}
         return network
 
+    def _child(self) -> confinement.Limits:
+        from agnes import confinement
 
-def _is_onnx(path: Path) -> bool:
+        return confinement.Limits(self.memory, self.cpu_seconds, self.wall_seconds)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What the file takes."""
+
+    layout: Literal["NCHW", "NHWC"]
+    shape: tuple[int, int, int]  # of one image: channels, height, width
+    batch: int | None  # the only one it takes
+
+
+def _parsed(path: Path, limits: Limits) -> Any:
+    """The model in a file; None where the file is of another format."""
     from agnes_onnx import checks
 
     suffix = path.suffix.lower()
     if suffix == ".onnx":
-        return True
+        return checks.parse(path, limits)
     if suffix in _OTHERS or not checks.has_onnx_start(path):
-        return False
+        return None
     try:
-        checks.parse(path, 1 << 31)
+        return checks.parse(path, limits)
     except Refused:
-        return False
-    return True
+        return None
+
+
+def _facts(model: Any, form: _Form) -> dict[str, Any]:
+    from agnes_onnx import checks
+
+    return {
+        "format": "onnx",
+        "opset": checks.opset_of(model),
+        "producer": printable(f"{model.producer_name} {model.producer_version}".strip()),
+        "ir_version": model.ir_version,
+        "input_name": printable(checks.input_of(model).name),
+        "output_name": printable(checks.output_of(model).name),
+        "layout": form.layout,
+        "batch": form.batch or "any",
+        "operators": {printable(name): n for name, n in checks.operator_counts(model).items()},
+    }
 
 
 def _declared(source: Any) -> tuple[int | None, tuple[int | None, int | None, int | None]]:

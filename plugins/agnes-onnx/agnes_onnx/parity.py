@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,33 +11,38 @@ from torch import fx
 
 from agnes.errors import Refused
 from agnes.text import printable
-from agnes_onnx.runtime import Reference
 
 if TYPE_CHECKING:
     from agnes.network import Network
     from agnes_onnx.graph import Imported
+    from agnes_onnx.runtime import Answer, Reference
 
 
-def measure(network: Network, model: Any, imported: Imported, fixed_batch: int | None, count: int, most: float) -> dict:
-    """The largest differences over random images; Refused above a relative difference of `most`."""
-    reference = Reference(model.SerializeToString(), fixed_batch)
-    images = random_images(network, count)
+def measure(
+    network: Network,
+    model: Any,
+    imported: Imported,
+    images: torch.Tensor,
+    answer: Answer,
+    reference: Reference,
+    most: float,
+) -> dict[str, Any]:
+    """The largest differences from onnxruntime's answer; Refused above a relative difference of `most`."""
     with torch.no_grad():
         ours = as_in_file(network, network(images))
-    theirs = reference(as_file_takes(network, images))[0]
-    theirs = theirs.flatten(1)
+    theirs = answer.logits
     if ours.shape != theirs.shape or not torch.isfinite(theirs).all():
         raise Refused(
             "refused: onnxruntime's output for random images is not finite, or not one row of logits an image"
         )
     absolute, relative = differences(ours, theirs)
     if not relative <= most:
-        where = _first_difference(network, model, imported, images, fixed_batch, most)
+        where = _first_difference(network, model, imported, images, reference, most)
         raise Refused(
             f"refused: the loaded network differs from onnxruntime by {relative:.2g} relative (more than {most:g})"
             f"{where}; report this model"
         )
-    return {"reference": reference.version, "images": count, "absolute": absolute, "relative": relative}
+    return {"reference": answer.version, "images": len(images), "absolute": absolute, "relative": relative}
 
 
 def differences(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[float, float]:
@@ -45,9 +51,9 @@ def differences(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[float, float]
     return absolute, absolute / max(float(theirs.abs().max()), 1e-12)
 
 
-def random_images(network: Network, count: int) -> torch.Tensor:
+def random_images(shape: Sequence[int], count: int) -> torch.Tensor:
     """Pixels at random, the same ones each time."""
-    return torch.rand(count, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def as_file_takes(network: Network, images: torch.Tensor) -> torch.Tensor:
@@ -77,7 +83,7 @@ class _Keeping(fx.Interpreter):
 
 
 def _first_difference(
-    network: Network, model: Any, imported: Imported, images: torch.Tensor, fixed_batch: int | None, most: float
+    network: Network, model: Any, imported: Imported, images: torch.Tensor, reference: Reference, most: float
 ) -> str:
     """Where the two part, in words; empty where that cannot be said."""
     from onnx import ValueInfoProto
@@ -90,7 +96,7 @@ def _first_difference(
     try:
         with torch.no_grad():
             keeping.run(images)
-        theirs = Reference(inner.SerializeToString(), fixed_batch)(as_file_takes(network, images))
+        theirs = reference.run(inner.SerializeToString(), as_file_takes(network, images)).outputs
     except Exception:  # the search only adds to an error that is raised anyway
         return ""
     for name, value in zip(names, theirs, strict=True):

@@ -1,48 +1,63 @@
-"""onnxruntime: the reference that every load and every export is compared with."""
+"""onnxruntime in a child process: the reference that every load and every export is compared with."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from agnes import confinement
 from agnes.errors import Refused
-from agnes.text import printable
+from agnes_onnx import opsets
 
-PROVIDERS = ("CPUExecutionProvider",)  # named, for a GPU build lists devices that are not there
+_KINDS = ("opset", "ir")  # of version that a file may be too new in
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What onnxruntime gave."""
+
+    version: str
+    outputs: tuple[torch.Tensor, ...]
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """The first output, a row for each image."""
+        return self.outputs[0].flatten(1)
+
+
+@dataclass(frozen=True)
 class Reference:
-    """A model run by onnxruntime from its bytes."""
+    """How a model is run for comparison."""
 
-    def __init__(self, content: bytes, fixed_batch: int | None = None) -> None:
-        import onnxruntime
+    fixed_batch: int | None = None  # the one size of batch that it takes
+    limits: confinement.Limits | None = None
+    what: str = "the model"
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        try:
-            self._session: Any = onnxruntime.InferenceSession(content, options, providers=list(PROVIDERS))
-        except Exception as error:
-            raise Refused(f"refused: onnxruntime does not open the model: {_first_line(error)}") from error
-        self._input = self._session.get_inputs()[0].name
-        self._fixed_batch = fixed_batch
-        self.version = f"onnxruntime {onnxruntime.__version__}"
+    def run(self, content: bytes, images: torch.Tensor) -> Answer:
+        """The outputs of a model without external data; Refused where it crashes, or takes more than the limits."""
+        answer = self._asked(content, images)
+        for _ in _KINDS:
+            if "too_new" in answer:
+                content = opsets.restamped(content, str(answer["too_new"]), int(answer["newest"]))
+                answer = self._asked(content, images)
+        if "too_new" in answer:
+            raise Refused(f"refused: {self.what} is newer than the installed onnxruntime; export it with opset 20")
+        return Answer(str(answer["version"]), tuple(torch.from_numpy(value) for value in answer["outputs"]))
 
-    def __call__(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Every output for images as the file takes them, in the sizes of batch that it takes."""
-        step = self._fixed_batch or len(images)
-        parts = []
-        for start in range(0, len(images), step):
-            part = images[start : start + step]
-            filled = torch.cat([part, part[-1:].expand(step - len(part), *part.shape[1:])])
-            try:
-                values = self._session.run(None, {self._input: filled.contiguous().numpy()})
-            except Exception as error:
-                raise Refused(f"refused: onnxruntime does not run the model: {_first_line(error)}") from error
-            parts.append([torch.from_numpy(value)[: len(part)] for value in values])
-        return [torch.cat(values) for values in zip(*parts, strict=True)]
+    def _asked(self, content: bytes, images: torch.Tensor) -> dict[str, Any]:
+        return confinement.run(
+            "agnes_onnx.session:outputs",
+            content,
+            images.contiguous().numpy(),
+            self.fixed_batch,
+            limits=self.limits,
+            prepare=("onnxruntime", "numpy"),
+            what=self.what,
+        )
 
 
-def _first_line(error: Exception) -> str:
-    return printable(str(error).strip().partition("\n")[0])
+def isolation() -> str:
+    """How well the child is shut in here."""
+    return str(confinement.strength())

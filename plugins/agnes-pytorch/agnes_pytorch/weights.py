@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +25,11 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         reason = printable(str(error).strip().partition("\n")[0])
         raise Refused(f"refused: {printable(path.name)} is not a sound safetensors file: {reason}") from error
     return {key: _usable(key, value) for key, value in state.items()}
+
+
+def of_arrays(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Every array that a child handed back, as read() gives those of a file."""
+    return {key: _usable(key, torch.from_numpy(value)) for key, value in arrays.items()}
 
 
 def _usable(key: str, value: torch.Tensor) -> torch.Tensor:

@@ -126,14 +126,6 @@ def test_an_architecture_that_fails_does_not_hide_the_others(register, made, tmp
         opened(path)
 
 
-def test_pickles_are_refused_with_the_way_out(tmp_path):
-    for suffix in (".pt", ".pth"):
-        path = tmp_path / f"m{suffix}"
-        torch.save({"a": torch.zeros(1)}, path)
-        with pytest.raises(Refused, match=r"safetensors\.torch\.save_file"):
-            opened(path)
-
-
 def test_an_unknown_suffix_is_recognised_by_content_and_others_are_left_alone(made, tmp_path):
     path = saved(made("small").state_dict(), tmp_path / "m.safetensors")
     assert opened(path.rename(tmp_path / "weights")) is not None

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Affine(nn.Module):
     """`values * scale + shift` with constants: a file's own preprocessing, or a scale in its midst."""
 
+    broadcasts = True
+
     def __init__(self, scale: np.ndarray, shift: np.ndarray | None, kind: str) -> None:
         super().__init__()
         self.agnes_kind = kind
@@ -41,6 +43,7 @@ class HardSigmoid(nn.Module):
     """A sigmoid of three straight pieces, of any slope."""
 
     agnes_kind = "sigmoid"
+    keeps_size = True
 
     def __init__(self, slope: float, offset: float) -> None:
         super().__init__()
