@@ -49,6 +49,11 @@ def resolved(typed: Mapping[str, Any], config: settings.Config) -> RunOptions:
     return RunOptions(**{**configured, **settings.typed(RunOptions, "agnes run", _as_text(given))})
 
 
+def among(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a command's values that are options of a run."""
+    return {name: value for name, value in values.items() if name in RunOptions.__dataclass_fields__}
+
+
 def request_of(
     model: Path,
     options: RunOptions,

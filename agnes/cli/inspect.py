@@ -32,17 +32,8 @@ def command(
     trust_model_code: arguments.Trust = False,
 ) -> None:
     """Show a model's format, layers, kinds and parameters, and which methods apply to it and why not."""
+    typed = options.among(locals())
     configuration = settings.read_config(config)
-    typed = {
-        "data": data,
-        "block": block,
-        "arch": arch,
-        "mean": mean,
-        "std": std,
-        "scale": scale,
-        "layout": layout,
-        "input_shape": input_shape,
-    }
     chosen = options.resolved(typed, configuration)
     from agnes.reports import inspection
 

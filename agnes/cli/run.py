@@ -62,26 +62,8 @@ def command(
 
     Exit codes: 0 clean, 1 backdoor found, 2 scan failed, 3 refused or nothing applicable, 4 usage, 5 inconclusive.
     """
+    typed = options.among(locals())
     configuration = settings.read_config(config)
-    typed = {
-        "data": data,
-        "plugin": plugin,
-        "only": only,
-        "output": output,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-        "memory": memory,
-        "time_budget": time_budget,
-        "report": report,
-        "block": block,
-        "arch": arch,
-        "mean": mean,
-        "std": std,
-        "scale": scale,
-        "layout": layout,
-        "input_shape": input_shape,
-    }
     request = options.request_of(
         model,
         options.resolved(typed, configuration),
