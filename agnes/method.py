@@ -24,7 +24,7 @@ NEEDS: Mapping[str, str] = {
     "gradients": "a network that gradients flow through",
     "representatives": "representatives from an abstraction method",
     "candidates": "candidates from a stimulation method",
-    "triggers": "triggers from an inversion method",
+    "triggers": "a trigger that convicts",
 }
 
 

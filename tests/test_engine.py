@@ -58,7 +58,7 @@ def test_a_network_without_an_unusual_trigger_is_clean_and_is_not_repaired(house
     assert report.repairs == ()
     assert engine.exit_code(report) == 0
     mitigation = next(run for run in report.methods if run.stage == "mitigation")
-    assert (mitigation.status, mitigation.reason) == ("skipped", "needs triggers from an inversion method")
+    assert (mitigation.status, mitigation.reason) == ("skipped", "needs a trigger that convicts")
 
 
 @pytest.mark.parametrize(

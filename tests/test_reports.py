@@ -4,6 +4,7 @@ import json
 import math
 from importlib import resources
 from io import BytesIO
+from pathlib import Path
 
 import fakes
 import jsonschema
@@ -135,13 +136,20 @@ def test_an_exporter_that_fails_leaves_its_reason(tmp_path):
 def said(report, **console):
     stream = Console(file=None, record=True, width=120, markup=False, highlight=False, **console)
     with stream.capture() as captured:
-        terminal.summary(report, None, stream)
+        terminal.summary(report, Path("run"), stream)
     return captured.get()
 
 
 def test_the_summary_tells_verdict_trigger_and_repair(full):
     text = said(full)
-    for words in ("BACKDOORED", "target class 2", "triggers/00-triggers-class-2.png", "repair   silence", "re-scan"):
+    for words in (
+        "BACKDOORED",
+        "run/triggers/00-triggers-class-2.png",
+        "target class 2",
+        "00 triggers",
+        "repair   silence",
+        "re-scan",
+    ):
         assert words in text
 
 

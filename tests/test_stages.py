@@ -116,7 +116,7 @@ class Needy(Method):
 def test_a_method_whose_needs_are_unmet_is_skipped_with_a_reason(network):
     made = stages(network, Needy())
     assert made.mitigate(network, (), ()) == ()
-    assert (made.runs[0].status, made.runs[0].reason) == ("skipped", "needs triggers from an inversion method")
+    assert (made.runs[0].status, made.runs[0].reason) == ("skipped", "needs a trigger that convicts")
 
 
 def test_candidates_of_all_methods_come_best_first(network):

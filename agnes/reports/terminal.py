@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agnes.hookspecs import hookimpl
+from agnes.reports.folder import REPORT
+from agnes.reports.json import trigger_stem
 from agnes.text import counted, printable
 
 if TYPE_CHECKING:
@@ -91,7 +93,14 @@ def summary(report: Report, folder: Path | None, to: Console) -> None:
         _repair(report, repair, to)
     _doubts(report, to)
     if folder is not None:
-        to.print(Text(f"report   {folder}/report.json"))
+        _pictures(report, folder, to)
+        to.print(Text(f"report   {folder}/{REPORT}"))
+
+
+def _pictures(report: Report, folder: Path, to: Console) -> None:
+    for index, trigger in enumerate(report.triggers):
+        if trigger.convicts:
+            to.print(Text(f"picture  {folder}/{trigger_stem(index, trigger)}.png"))
 
 
 def _model_line(report: Report) -> str:
@@ -124,16 +133,15 @@ def _probability(value: float) -> str:
 def _triggers(report: Report, to: Console) -> None:
     if not report.triggers:
         return
-    from agnes.reports.json import trigger_stem
-
     numbered = list(enumerate(report.triggers))[:_SHOWN]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("trigger", "to class", "success", "pixels", "size", "anomaly", "from"):
-        table.add_column(name, justify="left" if name in ("trigger", "to class", "from") else "right")
+        left = name in ("trigger", "to class", "from")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for index, trigger in numbered:
         anomaly = "" if trigger.anomaly_index is None else f"{trigger.anomaly_index:.1f}"
         table.add_row(
-            Text(f"{trigger_stem(index, trigger)}.png" if report.written else trigger.method),
+            Text(f"{index:02d} {trigger.method}"),
             Text(_class(report, trigger.target)),
             f"{trigger.asr:.0%}",
             str(trigger.pixels),
@@ -144,7 +152,7 @@ def _triggers(report: Report, to: Console) -> None:
         )
     to.print(table)
     if len(report.triggers) > _SHOWN:
-        to.print(Text(f"         and {len(report.triggers) - _SHOWN} less unusual"))
+        to.print(Text(f"and {len(report.triggers) - _SHOWN} less unusual"))
 
 
 def _class(report: Report, target: int) -> str:
@@ -182,7 +190,10 @@ def _repair(report: Report, repair: Repair, to: Console) -> None:
 def _doubts(report: Report, to: Console) -> None:
     """What did not run as it should have."""
     for run in report.methods:
-        if run.status != "ok":
+        nothing_to_mend = (
+            run.stage == "mitigation" and run.status == "skipped" and report.verdict.status != "backdoored"
+        )
+        if run.status != "ok" and not nothing_to_mend:
             to.print(Text(f"{run.status:<8} {run.name} ({run.stage}): {printable(run.reason)}"))
     for broken in report.environment.get("broken_plugins", ()):
         to.print(Text(f"broken   {printable(broken, 400)}"))
