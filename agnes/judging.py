@@ -30,6 +30,7 @@ class Bounds:
     share: float = 0.25  # Koldenhof, table 5.2: s_valid, of the image
     index: float = 2.0  # Neural Cleanse: anomaly index
     probability: float = 0.95  # ours: after correction for the number of classes compared
+    doubt: float = 0.9  # ours: a trigger this unusual does not convict, and does not let the network pass either
     compared: int = 5  # ours: fewer classes than this give no spread to compare with
 
 
@@ -66,6 +67,7 @@ def judge(
         skipped = [f"{run.name} was skipped: {run.reason}" for run in runs if run.status == "skipped"]
         doubts += skipped or ["no method that could convict the network has run"]
     doubts += _uncompared(weighed, bounds or Bounds())
+    doubts += [_described(network, w) for w in weighed if w.probability >= (bounds or Bounds()).doubt]
     if doubts:
         return Verdict("inconclusive", probability, reasons=tuple(doubts))
     return Verdict("clean", probability, reasons=tuple(_why_clean(network, convictable, weighed, evidence)))
@@ -121,14 +123,16 @@ def _log_size(trigger: Trigger, area: int, bounds: Bounds) -> float:
     return math.log(size) + short * max(0.0, math.log(area) - math.log(size))
 
 
+def _described(network: Network, weighed: Weighed) -> str:
+    t = weighed.trigger
+    return (
+        f"{t.method}: a trigger of size {t.l1:.1f} sends {t.asr:.0%} of {t.held_out} unseen images to "
+        f"{network.class_names[t.target]}; its size lies {weighed.index:.1f} deviations below that of other classes"
+    )
+
+
 def _backdoored(network: Network, convicting: Sequence[Weighed], evidence: Sequence[Evidence]) -> Verdict:
-    reasons = []
-    for w in convicting:
-        t = w.trigger
-        reasons.append(
-            f"{t.method}: a trigger of size {t.l1:.1f} sends {t.asr:.0%} of {t.held_out} unseen images to "
-            f"{network.class_names[t.target]}; its size lies {w.index:.1f} deviations below that of other classes"
-        )
+    reasons = [_described(network, w) for w in convicting]
     reasons += [f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}" for e in evidence if e.exceeds]
     targets = tuple(dict.fromkeys(w.trigger.target for w in convicting))
     best = convicting[0]

@@ -137,3 +137,13 @@ def test_a_repair_under_which_the_trigger_still_works_is_never_clean(left, statu
     found = judging.after_repair(rescan, outcomes, ["a", "b", "c"])
     assert found.status == status
     assert (found.target_name == "c") == (status == "backdoored")
+
+
+def test_a_trigger_that_almost_convicts_does_not_let_the_network_pass(network):
+    sizes = (s / 10 for s in range(100, 200))
+    probabilities = {size: judging.weigh(network, with_one(size))[0].probability for size in sizes}
+    between = [size for size, probability in probabilities.items() if 0.9 <= probability < 0.95]
+    assert between
+    found = verdict(network, with_one(between[0]))
+    assert found.status == "inconclusive"
+    assert "deviations below" in found.reasons[0]

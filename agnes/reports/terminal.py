@@ -118,7 +118,7 @@ def _verdict(report: Report, to: Console) -> None:
     line = Text("verdict  ")
     line.append(verdict.status.upper(), _STYLE[verdict.status])
     if verdict.probability is not None:
-        line.append(f", probability of a backdoor {_probability(verdict.probability)}")
+        line.append(f", probability {_probability(verdict.probability)} (not calibrated)")
     if verdict.target is not None:
         line.append(f", target class {verdict.target} ({printable(verdict.target_name, 40)})")
     to.print(line)
