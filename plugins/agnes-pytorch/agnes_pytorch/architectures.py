@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,10 +38,15 @@ class Architecture:
                 f"architecture '{self.name}' cannot be made for {classes} classes: {type(error).__name__}: {error}"
             ) from error
 
+    @cached_property
+    def of_two(self) -> Shapes:
+        """The shapes of its weights for two classes."""
+        return shapes_in(self.blank(2))
+
     def class_count(self, shapes: Shapes) -> int | None:
         """The number of classes that weights were made for, read where the shape grows with it; None: nowhere."""
-        two, three = (shapes_in(self.blank(classes)) for classes in (2, 3))
-        for key, shape in two.items():
+        three = shapes_in(self.blank(3))
+        for key, shape in self.of_two.items():
             for dim, (a, b) in enumerate(zip(shape, three[key], strict=True)):
                 if (a, b) == (2, 3) and len(shapes.get(key, ())) == len(shape):
                     return shapes[key][dim]
@@ -57,6 +63,11 @@ class Architecture:
                 return f"'{printable(key)}' is {_written(shapes[key])} and not {_written(shape)}"
         extra = next((key for key in shapes if key not in wanted), None)
         return None if extra is None else f"'{printable(extra)}' is no weight of it"
+
+    def fits(self, shapes: Shapes) -> bool:
+        """Whether weights are of this architecture; their names alone tell most apart."""
+        needed = {key for key in self.of_two if not key.endswith(_COUNTER)}
+        return needed <= shapes.keys() <= self.of_two.keys() and self.misfit(shapes) is None
 
 
 def installed() -> tuple[dict[str, Architecture], list[str]]:
@@ -85,7 +96,7 @@ def fitting(shapes: Shapes, file: str) -> Architecture:
     fits = []
     for architecture in architectures.values():
         try:
-            if architecture.misfit(shapes) is None:
+            if architecture.fits(shapes):
                 fits.append(architecture)
         except AgnesError as error:
             broken.append(str(error))

@@ -80,6 +80,16 @@ class Archive:
                 raise Refused(f"refused: {name} was written with the other byte order; save it as safetensors")
             return self._bytes(file, "data.pkl", size)
 
+    def check_blocks(self, wanted: Mapping[str, int]) -> None:
+        """Refuse a file whose pickle wants other blocks of numbers than it holds."""
+        for key, size in wanted.items():
+            block = self.members.get(f"data/{key}")
+            if block is None or block.size != size:
+                there = "none" if block is None else f"{block.size} bytes"
+                raise Refused(
+                    f"refused: {printable(self.path.name)} declares {size} bytes of numbers where it holds {there}"
+                )
+
     def _bytes(self, file: IO[bytes], member: str, most: int) -> bytes:
         entry = self.members[member]
         file.seek(entry.data)

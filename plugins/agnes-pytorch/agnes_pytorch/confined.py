@@ -158,7 +158,7 @@ def _as_onnx(module: nn.Module, images: torch.Tensor, fixed: bool) -> dict[str, 
     """The module exported at these images, as a file of any batch or of a fixed one, and its logits."""
     with torch.no_grad():
         logits = module(images)
-    to = io.BytesIO()
+    to: Any = io.BytesIO()
     torch.onnx.export(
         module,
         (images,),

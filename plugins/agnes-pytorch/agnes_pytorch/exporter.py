@@ -62,5 +62,6 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     from agnes_pytorch import archive, pickles
 
     size = path.stat().st_size
-    pickles.check(archive.read(path, size).checked_pickle(size), path.name)
+    found = archive.read(path, size)
+    found.check_blocks(pickles.check(found.checked_pickle(size), path.name))
     return torch.load(path, map_location="cpu", weights_only=True)

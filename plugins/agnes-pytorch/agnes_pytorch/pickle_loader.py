@@ -23,7 +23,7 @@ _BY_NAME = (".pt", ".pth", ".pt2", ".pkl", ".pickle")
 _OTHERS = frozenset(
     [".onnx", ".keras", ".h5", ".hdf5", ".npz", ".npy", ".pb", ".tflite", ".zip", ".json", ".py", ".safetensors"]
 )
-_PREPARED = ("torch", "torch.export.pt2_archive", "torch.onnx")  # what a program needs beyond the child's own imports
+_EXPORTS = "torch.export.pt2_archive"  # slow to import, and for one kind of program alone
 _PROGRAMS = {
     "TorchScript": "a TorchScript program",
     "torch.export": "a program of torch.export",
@@ -75,7 +75,8 @@ class PickleLoader(Method):
         if kind in _PROGRAMS:
             raise pickles.RunsCode(f"refused: {name} is {_PROGRAMS[kind]}. {pickles.WAY_OUT}")
         if kind == "zip":
-            pickles.check(archive.read(path, self.size_limit).checked_pickle(self.pickle_limit), name)
+            found = archive.read(path, self.size_limit)
+            found.check_blocks(pickles.check(found.checked_pickle(self.pickle_limit), name))
         elif kind == "legacy":
             pickles.check_legacy(path, self.pickle_limit, self.size_limit)
         else:
@@ -86,13 +87,13 @@ class PickleLoader(Method):
         shape = _own_shape(options)
         if kind == "TorchScript" and shape is None:
             raise _needs_shape(name)
-        onnx = _onnx_loader(name)
-        answer = self._confined("program", path, name, (path, kind, shape, _IMAGES, name), _PREPARED)
+        prepare = ("torch.onnx", _EXPORTS) if kind == "torch.export" else ("torch.onnx",)
+        answer = self._confined("program", path, name, (path, kind, shape, _IMAGES, name), prepare)
         if isinstance(answer, dict) and "needs" in answer:
             raise _needs_shape(name)
         if isinstance(answer, dict) and "arrays" in answer:
             return _filled(answer, kind, name, options)
-        return _through_onnx(answer, onnx, kind, name, options)
+        return _through_onnx(answer, kind, name, options)
 
     def _confined(self, function: str, path: Path, name: str, arguments: tuple, prepare: tuple[str, ...]) -> Any:
         from agnes import confinement
@@ -137,7 +138,8 @@ def _filled(answer: Any, kind: str, name: str, options: LoadOptions) -> Network:
     arrays = _arrays(answer, name)
     facts = {
         "format": {"zip": "pytorch", "legacy": "pytorch before 1.6"}.get(kind, kind),
-        "above": ".".join(printable(key) for key in answer["above"]),
+        "nested_under": ".".join(printable(key) for key in answer["above"]),
+        "tensors": len(arrays),
         "number_types": sorted(printable(each) for each in answer["kinds"]),
         "isolation": str(confinement.strength()),
     }
@@ -157,7 +159,7 @@ def _arrays(answer: Any, name: str) -> Mapping[str, Any]:
     raise _garbage(name)
 
 
-def _through_onnx(answer: Any, onnx: Plugin, kind: str, name: str, options: LoadOptions) -> Network:
+def _through_onnx(answer: Any, kind: str, name: str, options: LoadOptions) -> Network:
     """The network that the child wrote as ONNX, compared with what the file itself computed there."""
     import numpy as np
     import torch
@@ -172,6 +174,7 @@ def _through_onnx(answer: Any, onnx: Plugin, kind: str, name: str, options: Load
             pass
         case _:
             raise _garbage(name)
+    onnx = _onnx_loader(name)
     layout = "NHWC" if options.layout == "NHWC" else "NCHW"
     with tempfile.TemporaryDirectory(prefix="agnes-") as folder:
         draft = Path(folder) / "model.onnx"

@@ -10,6 +10,7 @@ from typing import Any
 
 from agnes.errors import Refused
 from agnes.text import printable
+from agnes_pytorch import storages
 
 WAY_OUT = (
     "AGNES does not run code from model files. Ask for safetensors or ONNX, or, if you trust the author, use"
@@ -33,7 +34,6 @@ _STEPS = frozenset(
         *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
     ]
 )
-_NUMBERS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 _IMPORTS = frozenset(
     [
@@ -42,19 +42,19 @@ _IMPORTS = frozenset(
         "torch._utils _rebuild_tensor_v2",
         "torch._utils _rebuild_parameter",
         "torch Size",
-        "torch.storage UntypedStorage",
-        *(f"torch {kind}Storage" for kind in _NUMBERS),
+        *storages.SIZES,
         *(f"torch {kind}" for kind in _DTYPES),
     ]
 )
 
 
-def check(data: bytes, name: str) -> None:
-    """Refuse the one pickle in these bytes unless all that it does is on the lists."""
+def check(data: bytes, name: str) -> dict[str, int]:
+    """Refuse the one pickle in these bytes unless all that it does is on the lists; the bytes that each block needs."""
     stream = io.BytesIO(data)
-    _check_one(stream, name)
+    found = _blocks(stream, name)
     if stream.read(1):
         raise Refused(f"refused: {name} holds bytes behind the end of its pickle")
+    return found
 
 
 def check_legacy(path: Path, limit: int, size_limit: int) -> None:
@@ -64,10 +64,14 @@ def check_legacy(path: Path, limit: int, size_limit: int) -> None:
         raise Refused(f"refused: {name} has {size} bytes, more than pytorch.size_limit ({size_limit})")
     with path.open("rb") as file:
         stream = io.BytesIO(file.read(limit))
-    for wanted in (MAGIC, _VERSION, None, None, None):  # then: the system, the object, the list of storages
-        steps = list(_checked(stream, name))
-        if wanted is not None and steps != ["PROTO", wanted, "STOP"]:
+    for wanted in (MAGIC, _VERSION):
+        steps = [argument for step, argument in _checked(stream, name) if step != "PROTO"]
+        if steps != [wanted, None]:
             raise Refused(f"refused: {name} is no file that torch.save wrote; {_AGAIN}")
+    for _ in ("the system", "the object", "the names of the blocks"):
+        blocks = _blocks(stream, name)
+        if sum(blocks.values()) > size:
+            raise Refused(f"refused: {name} declares more numbers than it holds")
 
 
 def check_other(path: Path, limit: int) -> None:
@@ -76,7 +80,8 @@ def check_other(path: Path, limit: int) -> None:
     with path.open("rb") as file:
         stream = io.BytesIO(file.read(limit))
     try:
-        _check_one(stream, name)
+        for _ in _checked(stream, name):
+            pass
     except RunsCode:
         raise
     except Refused:
@@ -90,13 +95,15 @@ def is_legacy(path: Path) -> bool:
         return file.read(14)[2:] == b"\x8a\x0a" + MAGIC.to_bytes(10, "little")
 
 
-def _check_one(stream: io.BytesIO, name: str) -> None:
-    for _ in _checked(stream, name):
-        pass
+def _blocks(stream: io.BytesIO, name: str) -> dict[str, int]:
+    try:
+        return storages.wanted(_checked(stream, name))
+    except storages.Nonsense:
+        raise Refused(f"refused: {name} holds a pickle whose steps make no sense") from None
 
 
-def _checked(stream: io.BytesIO, name: str) -> Iterator[Any]:
-    """The argument, or else the name, of each step of a pickle; Refused for an import or a step that is on no list."""
+def _checked(stream: io.BytesIO, name: str) -> Iterator[tuple[str, Any]]:
+    """The steps of a pickle with their arguments; Refused for an import or a step that is on no list."""
     words: list[str] = []  # the last two texts, of which an import may be made
     odd = None
     for step, argument in _steps(stream, name):
@@ -108,7 +115,8 @@ def _checked(stream: io.BytesIO, name: str) -> Iterator[Any]:
             odd = step
         if "UNICODE" in step:
             words = [*words, argument][-2:]
-        yield step if argument is None or step == "PROTO" else argument
+        if odd is None:
+            yield step, argument
     if odd is not None:
         raise RunsCode(f"refused: {name} is a Python pickle with the step {odd}, which no weights need. {WAY_OUT}")
 

@@ -65,16 +65,12 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        channels = 64
-        for group, depth in enumerate(depths):
-            width, stride = 64 << group, 1 if group == 0 else 2
-            blocks = []
-            for position in range(depth):
-                blocks.append(block(channels, width, stride if position == 0 else 1))
-                channels = width * block.growth
-            self.add_module(f"layer{group + 1}", nn.Sequential(*blocks))
+        self.layer1 = _group(block, 64, 64, depths[0], 1)
+        self.layer2 = _group(block, 64 * block.growth, 128, depths[1], 2)
+        self.layer3 = _group(block, 128 * block.growth, 256, depths[2], 2)
+        self.layer4 = _group(block, 256 * block.growth, 512, depths[3], 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(channels, classes)
+        self.fc = nn.Linear(512 * block.growth, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
@@ -95,6 +91,12 @@ def resnet34(classes: int) -> nn.Module:
 def resnet50(classes: int) -> nn.Module:
     """ResNet-50: 25,557,032 parameters at 1000 classes."""
     return ResNet(Bottleneck, (3, 4, 6, 3), classes)
+
+
+def _group(block: type[BasicBlock | Bottleneck], channels: int, width: int, depth: int, stride: int) -> nn.Sequential:
+    """Blocks of one width, of which the first takes the stride."""
+    first = block(channels, width, stride)
+    return nn.Sequential(first, *(block(width * block.growth, width, 1) for _ in range(depth - 1)))
 
 
 def _shortcut(channels: int, wanted: int, stride: int) -> nn.Sequential | None:

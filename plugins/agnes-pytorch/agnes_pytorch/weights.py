@@ -36,7 +36,7 @@ def _usable(key: str, value: torch.Tensor) -> torch.Tensor:
     if not value.is_floating_point():
         return value
     value = value.to(torch.float32)
-    if not bool(torch.isfinite(value).all()):
+    if value.numel() and not all(torch.isfinite(end) for end in value.aminmax()):
         raise Refused(f"refused: weight '{printable(key)}' holds numbers that are not finite in float32")
     return value
 

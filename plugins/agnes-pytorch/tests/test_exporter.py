@@ -1,7 +1,8 @@
 import pytest
 import torch
-from agnes_pytorch.exporter import SafetensorsExporter
+from agnes_pytorch.exporter import SafetensorsExporter, StateDictExporter
 from agnes_pytorch.loader import SafetensorsLoader
+from agnes_pytorch.pickle_loader import PickleLoader
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -60,3 +61,31 @@ def test_another_suffix_is_not_ours_and_a_missing_folder_is_said(opened, tmp_pat
     assert SafetensorsExporter().export(opened(), tmp_path / "out.onnx") is None
     with pytest.raises(OutputError, match="cannot be written"):
         SafetensorsExporter().export(opened(), tmp_path / "nowhere" / "out.safetensors")
+
+
+@pytest.mark.usefixtures("unconfined")
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def test_a_repaired_network_is_written_as_a_plain_state_dict(suffix, prefix, opened, made, tmp_path):
+    network = opened(prefix=prefix, mean=(0.5,), std=(0.5,)).copy()
+    with torch.no_grad():
+        network.module.get_submodule("features.0").weight[1] = 0
+    path = StateDictExporter().export(network, tmp_path / f"repaired{suffix}")
+    state = torch.load(path, weights_only=True)
+    original = made("small").state_dict()
+    assert list(state) == [prefix + key for key in original]
+    assert [key for key in original if not torch.equal(state[prefix + key], original[key])] == ["features.0.weight"]
+    again = PickleLoader().load(path, LoadOptions(mean=(0.5,), std=(0.5,)))
+    images = torch.rand(3, 3, 8, 8)
+    assert torch.allclose(again(images), network(images), atol=1e-6)
+
+
+def test_a_state_dict_that_differs_from_the_network_is_not_kept(opened, tmp_path):
+    with pytest.raises(OutputError, match=r"differ from the network .* pytorch-export\.parity_limit"):
+        StateDictExporter(parity_limit=-1.0).export(opened(), tmp_path / "out.pt")
+    with pytest.raises(OutputError, match="of no registered architecture"):
+        StateDictExporter().export(
+            Network.of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (1, 2, 2)), tmp_path / "o.pt"
+        )
+    assert {file.name for file in tmp_path.iterdir()} == {"m.safetensors"}
+    assert StateDictExporter().export(opened(), tmp_path / "out.safetensors") is None
