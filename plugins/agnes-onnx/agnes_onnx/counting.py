@@ -51,10 +51,12 @@ class _Counter:
 
     def count(self, at: int, end: int, kind: _Kind, depth: int) -> None:
         """Count the fields between two places."""
+        content = self._content
         if depth > _DEEPEST:
             raise Refused(f"refused: the file nests its parts deeper than {_DEEPEST}")
         while at < end:
-            tag, at = self._varint(at, end)
+            tag = content[at]
+            tag, at = (tag, at + 1) if tag < 0x80 else self._varint(at, end)
             number, wire = tag >> 3, tag & 7
             self._spend(1)
             if wire == 0:

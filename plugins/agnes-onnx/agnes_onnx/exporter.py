@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class OnnxExporter(Method):
     """Writes a network as ONNX, as its file was: without what AGNES put in front, softmax put back, BatchNorm kept."""
 
-    opset: int = 17  # the version of ONNX's operators to write
+    opset: int = 17  # the version of ONNX's operators to write; torch 2.13 writes 7 to 23
     parity_images: int = 4  # how many random images the written file is compared on
     parity_limit: float = 1e-4  # the largest relative difference of the written file that is accepted
 
@@ -115,16 +115,20 @@ def _with_softmax(network: Network) -> nn.Module:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch warns of the exporter's age and of constants it meets; neither is the user's to mend."""
+    """torch warns of the exporter's age and of constants it meets, and prints the graph of what it cannot write."""
+    import torch
+
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    level, log = logger.level, torch._C._jit_onnx_log
     logger.setLevel(logging.ERROR)
+    torch._C._jit_onnx_log = lambda *parts: None  # torch 2.13 means to ask first whether it may print, and does not
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        torch._C._jit_onnx_log = log
 
 
 @contextlib.contextmanager

@@ -108,6 +108,10 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a / b
 
 
+def _mod(limit: int, attributes: Mapping[str, Any], a: np.ndarray, b: np.ndarray) -> Any:
+    return _pointwise(np.fmod if attributes.get("fmod", 0) else np.mod)(limit, attributes, a, b)
+
+
 def _gather(limit: int, attributes: Mapping[str, Any], data: np.ndarray, indices: np.ndarray) -> np.ndarray:
     axis = attributes.get("axis", 0)
     _bounded(data.size // max(1, data.shape[axis]) * indices.size, limit)
@@ -197,7 +201,12 @@ _EVALUATORS: Mapping[str, Evaluate] = {
     "Equal": _pointwise(np.equal),
     "Less": _pointwise(np.less),
     "Greater": _pointwise(np.greater),
+    "LessOrEqual": _pointwise(np.less_equal),
+    "GreaterOrEqual": _pointwise(np.greater_equal),
+    "And": _pointwise(np.logical_and),
+    "Or": _pointwise(np.logical_or),
     "Not": _pointwise(np.logical_not),
+    "Mod": _mod,
     "Where": _pointwise(np.where),
     "Max": _pointwise(lambda *arrays: np.maximum.reduce(np.broadcast_arrays(*arrays))),
     "Min": _pointwise(lambda *arrays: np.minimum.reduce(np.broadcast_arrays(*arrays))),

@@ -20,6 +20,7 @@ from agnes_onnx.folding import Known
 from agnes_onnx.operators import CONVERTERS, Unsupported
 
 PROBES = (2, 3)  # batch sizes whose comparison tells what grows with the batch
+_FOLDING = 16  # multiplications that reading a number of a constant counts as
 _WEIGHTED = (*CONVOLUTIONS, nn.Linear)
 
 
@@ -48,15 +49,19 @@ class Imported:
     nodes: Mapping[str, str]  # value in the file -> node of the graph
 
 
-def import_graph(model: Any, input_shape: Sequence[int], fixed_batch: int | None, limits: checks.Limits) -> Imported:
-    """The graph of a checked model. `input_shape` is that of one image as the file takes it."""
-    return Builder(model, input_shape, fixed_batch, limits).build()
+def import_graph(
+    model: Any, input_shape: Sequence[int], fixed_batch: int | None, limits: checks.Limits, flat: bool = False
+) -> Imported:
+    """The graph of a checked model. `input_shape` is that of one image as the file takes it, before it is made flat."""
+    return Builder(model, input_shape, fixed_batch, limits, flat).build()
 
 
 class Builder:
     """A graph under construction: what converters read, and how they add to it."""
 
-    def __init__(self, model: Any, input_shape: Sequence[int], fixed_batch: int | None, limits: checks.Limits) -> None:
+    def __init__(
+        self, model: Any, input_shape: Sequence[int], fixed_batch: int | None, limits: checks.Limits, flat: bool = False
+    ) -> None:
         self.model = model
         self.opset = checks.opset_of(model)
         self.fixed_batch = fixed_batch  # the one batch size that sizes in the file are written for
@@ -75,16 +80,17 @@ class Builder:
         self._stored: dict[str, fx.Node] = {}
         self._reads = Counter(name for node in model.graph.node for name in node.input)
         self._reads.update(value.name for value in model.graph.output)
-        self._start(input_shape)
+        self._start(input_shape, flat)
 
-    def _start(self, input_shape: Sequence[int]) -> None:
+    def _start(self, input_shape: Sequence[int], flat: bool) -> None:
         for tensor in self.model.graph.initializer:
             array = tensors.array_of(tensor)
             self._known[tensor.name] = Known(array, array)
         self.images = self._graph.placeholder("images")
         two, three = (torch.empty(batch, *input_shape, device="meta") for batch in PROBES)
         self._examples[self.images] = (two, three)
-        self._nodes[checks.input_of(self.model).name] = self.images
+        rows = self.call(torch.flatten, self.images, 1) if flat else self.images
+        self._nodes[checks.input_of(self.model).name] = rows
 
     def build(self) -> Imported:
         """Convert every node, in the file's order."""
@@ -233,7 +239,10 @@ class Builder:
     def _toil(self, node: fx.Node, count: int) -> None:
         """Count a node's multiplications against the limit."""
         read = [self._examples[arg][0] for arg in node.args if isinstance(arg, fx.Node)]
-        self._work_left -= sizes.work(self._modules.get(node, node.target), read, count) // PROBES[0]
+        self._labour(sizes.work(self._modules.get(node, node.target), read, count) // PROBES[0])
+
+    def _labour(self, steps: int) -> None:
+        self._work_left -= steps
         if self._work_left < 0:
             raise Refused(
                 f"refused: one image costs more than onnx.work_limit ({self._work_limit}) steps in this network"
@@ -301,6 +310,7 @@ class Builder:
             values: tuple[Known, ...] | None = (Known(array, array),)
         else:
             inputs = [self._known[name] if name else None for name in op.inputs]
+            self._labour(_FOLDING * sum(known.two.size for known in inputs if known is not None))
             values = folding.fold(op.type, inputs, op.attributes, self.limit)
         if values is None:
             return False
@@ -341,7 +351,13 @@ class Builder:
 
 
 def _operation(proto: Any, opset: int) -> Operation:
-    attributes = {attribute.name: _attribute(attribute) for attribute in proto.attribute}
+    try:
+        attributes = {attribute.name: _attribute(attribute) for attribute in proto.attribute}
+    except (TypeError, ValueError):
+        where = printable(proto.name or (proto.output[0] if proto.output else ""))
+        raise Refused(
+            f"refused: operator {printable(proto.op_type)} (node {where}) has an attribute of no known type"
+        ) from None
     return Operation(proto.op_type, proto.name, tuple(proto.input), tuple(proto.output), attributes, opset, proto)
 
 

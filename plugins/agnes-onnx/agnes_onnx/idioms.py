@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ _KNOWN: tuple[Callable[[], nn.Module], ...] = (
 )
 _STEPS = (torch.add, torch.sub, torch.mul, torch.div, torch.pow, torch.erf, torch.exp, torch.tanh)
 _STEP_MODULES = (Affine, HardSigmoid, nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.Hardtanh, nn.ReLU6, nn.Softplus)
+_MOST = 16  # values that are tried as the input
 _DEEPEST = 10  # steps between an activation's input and its output
 _GRID = torch.linspace(-6, 6, 121, dtype=torch.float64)
 
@@ -36,18 +38,22 @@ def recognised(
             values = _value(end, source, modules, constants, {})
         except _Leaves:
             continue
-        for make in _KNOWN:
-            activation = make()
-            if values.shape == _GRID.shape and torch.allclose(values, activation(_GRID), rtol=0, atol=1e-5):
-                return source, activation
+        for make, expected in zip(_KNOWN, _expected(), strict=True):
+            if values.shape == _GRID.shape and torch.allclose(values, expected, rtol=0, atol=1e-5):
+                return source, make()
     return None
+
+
+@functools.cache
+def _expected() -> tuple[torch.Tensor, ...]:
+    return tuple(make()(_GRID) for make in _KNOWN)
 
 
 def _sources(end: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> list[fx.Node]:
     """What may be the activation's input: the nodes before it, as far as single steps lead back."""
     found: dict[fx.Node, int] = {end: 0}
     waiting = [end]
-    while waiting:
+    while waiting and len(found) <= _MOST:
         node = waiting.pop(0)
         if not _is_step(node, modules) or found[node] == _DEEPEST:
             continue

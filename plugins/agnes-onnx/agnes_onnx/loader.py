@@ -33,10 +33,10 @@ class OnnxLoader(Method):
     """Opens ONNX classifiers as native modules, and proves each against onnxruntime."""
 
     size_limit: int = 2_000_000_000  # the most bytes a file and its external data may have
-    part_limit: int = 4_000_000  # the most names, nodes and numbers outside weights, before a file is parsed
+    part_limit: int = 2_000_000  # the most names, nodes and numbers outside weights, before a file is parsed
     node_limit: int = 10_000  # the most operators a graph may have
     value_limit: int = 1 << 27  # the most numbers one image may make on its way through the network
-    work_limit: int = 200_000_000_000  # the most multiplications one image may cost
+    work_limit: int = 60_000_000_000  # the most multiplications one image may cost
     parity_images: int = 4  # how many random images the network is compared on with onnxruntime
     parity_limit: float = 1e-3  # the largest relative difference from onnxruntime that is accepted
     memory: int = 4 << 30  # bytes that onnxruntime may take in its child process
@@ -60,12 +60,13 @@ class OnnxLoader(Method):
 
         checks.output_of(model)
         batch, sizes = _declared(checks.input_of(model))
-        layout, shape = _image_shape(sizes, model, options)
+        flat = len(sizes) == 1
+        layout, shape = _flat_shape(sizes[0], options) if flat else _image_shape(sizes, model, options)
         as_taken = shape if layout == "NCHW" else (*shape[1:], shape[0])
         if (batch or 1) * math.prod(shape) > limits.values:
             raise Refused(f"refused: the file's input is larger than onnx.value_limit ({limits.values} numbers)")
-        imported = graph.import_graph(model, as_taken, batch, limits)
-        return self._compared(model, imported, options, _Form(layout, shape, batch), name)
+        imported = graph.import_graph(model, as_taken, batch, limits, flat)
+        return self._compared(model, imported, options, _Form(layout, shape, batch, flat), name)
 
     def _compared(self, model: Any, imported: Imported, options: LoadOptions, form: _Form, name: str) -> Network:
         """The network, while onnxruntime runs the file beside it; then the two are compared."""
@@ -78,7 +79,8 @@ class OnnxLoader(Method):
         images = parity.random_images(form.shape, self.parity_images)
         reference = runtime.Reference(form.batch, self._child(), name)
         with ThreadPoolExecutor(1) as beside:
-            answer = beside.submit(reference.run, model.SerializeToString(), preprocess(images))
+            taken = preprocess(images).flatten(1) if form.flat else preprocess(images)
+            answer = beside.submit(reference.run, model.SerializeToString(), taken)
             network = Network.of(
                 imported.module,
                 form.shape,
@@ -87,9 +89,10 @@ class OnnxLoader(Method):
                 std=options.std,
                 scale=options.scale,
                 layout=form.layout,
+                facts=_facts(model, form),
             )
             measured = parity.measure(network, model, imported, images, answer.result(), reference, self.parity_limit)
-        network.facts = {**_facts(model, form), "parity": measured, "isolation": runtime.isolation()}
+        network.facts = {**network.facts, "parity": measured, "isolation": runtime.isolation()}
         return network
 
     def _child(self) -> confinement.Limits:
@@ -105,6 +108,7 @@ class _Form:
     layout: Literal["NCHW", "NHWC"]
     shape: tuple[int, int, int]  # of one image: channels, height, width
     batch: int | None  # the only one it takes
+    flat: bool  # whether it takes images as rows of numbers
 
 
 def _parsed(path: Path, limits: Limits) -> Any:
@@ -134,22 +138,32 @@ def _facts(model: Any, form: _Form) -> dict[str, Any]:
         "output_name": printable(checks.output_of(model).name),
         "layout": form.layout,
         "batch": form.batch or "any",
+        **({"flat": True} if form.flat else {}),
         "operators": {printable(name): n for name, n in checks.operator_counts(model).items()},
     }
 
 
-def _declared(source: Any) -> tuple[int | None, tuple[int | None, int | None, int | None]]:
-    """The batch size and the three sizes that the file declares; None where it leaves them open."""
+def _declared(source: Any) -> tuple[int | None, tuple[int | None, ...]]:
+    """The batch size and the three sizes that the file declares, or the one of flat images; None where left open."""
     dims = [
         d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in source.type.tensor_type.shape.dim
     ]
-    if len(dims) != 4:
+    if len(dims) not in (2, 4):
         raise Refused(
             f"refused: the file's input has {len(dims)} dimensions; AGNES scans classifiers of image batches, 4"
         )
     if (dims[0] or 0) > _MOST_IMAGES:
         raise Refused(f"refused: the file takes {dims[0]} images at a time; export it with a batch of any size")
-    return dims[0], (dims[1], dims[2], dims[3])
+    return dims[0], tuple(dims[1:])
+
+
+def _flat_shape(count: int | None, options: LoadOptions) -> tuple[Literal["NCHW", "NHWC"], tuple[int, int, int]]:
+    """The order of a flat image's numbers, and its channels, height and width, which only the user knows."""
+    given = options.input_shape
+    if given is None or len(given) != 3 or count not in (None, math.prod(given)):
+        numbers = "numbers" if count is None else f"{count} numbers"
+        raise UsageError(f"the file takes an image as a row of {numbers}; give --input-shape channels,height,width")
+    return "NHWC" if options.layout == "NHWC" else "NCHW", (given[0], given[1], given[2])
 
 
 def _image_shape(

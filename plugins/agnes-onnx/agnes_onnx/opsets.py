@@ -1,4 +1,4 @@
-"""Files newer than the installed onnxruntime: the same graph under a version that it knows, where that means the same."""
+"""Files newer than the installed onnxruntime: the same graph under a version that it knows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agnes.text import printable
 
 
 def restamped(content: bytes, kind: str, newest: int) -> bytes:
-    """A model under onnxruntime's newest opset, or newest format ("ir"); Refused where an operator has changed since."""
+    """A model under onnxruntime's newest opset, or format ("ir"); Refused where an operator has changed since."""
     import onnx
 
     model = onnx.load_model_from_string(content)

@@ -60,7 +60,8 @@ def as_file_takes(network: Network, images: torch.Tensor) -> torch.Tensor:
     """Pixels as the file's own input takes them."""
     preprocess = network.preprocess
     with torch.no_grad():
-        return images if preprocess is None else preprocess(images)
+        taken = images if preprocess is None else preprocess(images)
+    return taken.flatten(1) if network.facts.get("flat") else taken
 
 
 def as_in_file(network: Network, logits: torch.Tensor) -> torch.Tensor:

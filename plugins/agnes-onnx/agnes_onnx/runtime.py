@@ -11,6 +11,7 @@ from agnes import confinement
 from agnes.errors import Refused
 from agnes_onnx import opsets
 
+_WORK = "agnes_onnx.session:outputs"
 _KINDS = ("opset", "ir")  # of version that a file may be too new in
 
 
@@ -48,7 +49,7 @@ class Reference:
 
     def _asked(self, content: bytes, images: torch.Tensor) -> dict[str, Any]:
         return confinement.run(
-            "agnes_onnx.session:outputs",
+            _WORK,
             content,
             images.contiguous().numpy(),
             self.fixed_batch,

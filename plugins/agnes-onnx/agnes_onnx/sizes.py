@@ -23,6 +23,7 @@ _UNARY = (
     torch.sqrt, torch.exp, torch.log, torch.erf, torch.abs, torch.neg, torch.reciprocal, torch.floor, torch.sin,
     torch.cos,
 )  # fmt: skip
+_SCATTERED = 8  # what a number costs beyond one of a dense product
 _REDUCING = (torch.mean, torch.sum, torch.amax)
 _BROADCASTING = (torch.add, torch.sub, torch.mul, torch.div, torch.pow, torch.maximum, torch.minimum)
 
@@ -64,15 +65,16 @@ def _function_by_rule(target: Any, args: Sequence[Any]) -> torch.Tensor | None:
 
 
 def work(target: Any, args: Sequence[Any], count: int) -> int:
-    """About how many steps it takes to make `count` numbers."""
+    """About how many multiplications it takes to make `count` numbers; what is no dense product counts as many."""
     read = sum(value.numel() for value in args if isinstance(value, torch.Tensor))
     if isinstance(target, nn.Module):
         weight = getattr(target, "weight", None)
         if isinstance(weight, torch.Tensor) and weight.dim() > 1:
-            return max(count, read) * max(1, weight[0].numel())
+            scattered = _SCATTERED if getattr(target, "groups", 1) > 1 else 1
+            return scattered * max(count, read) * max(1, weight[0].numel())
         window = getattr(target, "kernel_size", getattr(target, "size", 1))
-        return read + count * (math.prod(window) if isinstance(window, tuple) else _area(window))
-    return count * args[0].shape[-1] if target is torch.matmul else read + count
+        return _SCATTERED * (read + count * (math.prod(window) if isinstance(window, tuple) else _area(window)))
+    return count * args[0].shape[-1] if target is torch.matmul else _SCATTERED * (read + count)
 
 
 def _area(window: Any) -> int:

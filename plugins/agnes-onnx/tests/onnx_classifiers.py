@@ -6,9 +6,11 @@ import copy
 import functools
 import io
 import logging
+import tempfile
 import warnings
 from pathlib import Path
 
+import pytest
 import torch
 from agnes_onnx.loader import OnnxLoader
 from torch import nn
@@ -154,6 +156,11 @@ NETS = {  # name: builder, the file's own input without the batch
 }
 
 
+def in_ci(*names: str) -> list:
+    """All of NETS, those not named only in the slow suite."""
+    return [name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in NETS]
+
+
 def made(name: str) -> nn.Module:
     """One of NETS, its weights and its normalisations' statistics the same each time."""
     return copy.deepcopy(_made(name))
@@ -200,6 +207,13 @@ def _exported(name: str, shape: tuple[int, ...], opset: int, batch: int | None) 
             do_constant_folding=False,
         )
     return stream.getvalue()
+
+
+@functools.cache
+def network_of(name: str) -> Network:
+    """One of NETS, written for any batch at opset 17 and opened; not to be changed."""
+    with tempfile.TemporaryDirectory() as folder:
+        return opened(exported(made(name), NETS[name][1], Path(folder) / "m.onnx"))
 
 
 def opened(path: Path, **options) -> Network:

@@ -15,6 +15,7 @@ import torch
 from onnx import version_converter
 from onnx_classifiers import Attention, lenet
 from torch import nn
+from torch.onnx.errors import UnsupportedOperatorError
 
 from agnes.testing import networks
 
@@ -34,7 +35,9 @@ class Inception(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.small = nn.Sequential(*_unit(inputs, outputs, 1))
-        self.wide = nn.Sequential(*_unit(inputs, outputs, 1), *_unit(outputs, outputs, (1, 3)), *_unit(outputs, 4, (3, 1)))
+        self.wide = nn.Sequential(
+            *_unit(inputs, outputs, 1), *_unit(outputs, outputs, (1, 3)), *_unit(outputs, 4, (3, 1))
+        )
         self.pooled = nn.Sequential(nn.AvgPool2d(3, 1, padding=1), *_unit(inputs, outputs, 1))
 
     def forward(self, x):
@@ -205,7 +208,10 @@ def _written(name: str, exporter: str, opset: int) -> bytes:
     module, images = copy.deepcopy(family(name)), torch.rand(2, *FAMILIES[name][1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _legacy(module, images, opset) if exporter == "legacy" else _dynamo(module, images, opset)
+        try:
+            return _legacy(module, images, opset) if exporter == "legacy" else _dynamo(module, images, opset)
+        except UnsupportedOperatorError as error:
+            raise NoSuchFile(f"torch writes no such file: {error}") from error
 
 
 def _legacy(module: nn.Module, images: torch.Tensor, opset: int) -> bytes:

@@ -1,9 +1,9 @@
 import onnx
-import onnxruntime
 import pytest
 import torch
 from agnes_onnx.exporter import OnnxExporter
-from onnx_classifiers import NETS, exported, made, opened
+from agnes_onnx.runtime import Reference
+from onnx_classifiers import exported, in_ci, made, network_of, opened
 from torch import nn
 
 from agnes.errors import OutputError
@@ -11,13 +11,12 @@ from agnes.network import Network
 
 
 def run(path, images):
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
+    return Reference().run(path.read_bytes(), images).logits
 
 
-def test_a_network_written_and_opened_again_is_the_same(net, tmp_path):
-    _, module, shape = net
-    first = opened(exported(module, shape, tmp_path / "m.onnx"))
+@pytest.mark.parametrize("name", in_ci("batch norms", "residual", "shuffle", "attention"))
+def test_a_network_written_and_opened_again_is_the_same(name, tmp_path):
+    first = network_of(name)
     path = OnnxExporter().export(first, tmp_path / "repaired.onnx")
     second = opened(path)
     images = torch.rand(3, *first.input_shape)
@@ -50,8 +49,7 @@ def test_a_fixed_batch_is_written_as_any(tmp_path):
 
 
 def test_batch_norm_is_kept_and_the_opset_chosen(tmp_path):
-    network = opened(exported(made("batch norms"), NETS["batch norms"][1], tmp_path / "m.onnx"))
-    path = OnnxExporter(opset=15).export(network, tmp_path / "out.onnx")
+    path = OnnxExporter(opset=15).export(network_of("batch norms"), tmp_path / "out.onnx")
     model = onnx.load(path)
     assert [node.op_type for node in model.graph.node].count("BatchNormalization") == 2
     assert model.opset_import[0].version == 15
@@ -64,7 +62,7 @@ def test_a_network_that_was_never_a_file_gets_plain_names(tmp_path):
 
 
 def test_the_network_is_left_as_it_was(tmp_path):
-    network = opened(exported(made("residual"), (3, 16, 16), tmp_path / "m.onnx"))
+    network = network_of("residual")
     before = {name: value.clone() for name, value in network.module.state_dict().items()}
     OnnxExporter().export(network, tmp_path / "out.onnx")
     assert not network.module.training
@@ -84,6 +82,23 @@ def test_what_differs_from_the_network_is_not_kept(tmp_path):
         OnnxExporter(parity_limit=-1.0).export(network, target)
     assert target.read_bytes() == b"what was there"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("opset", [9, 13, 18, pytest.param(20, marks=pytest.mark.slow), 23])
+@pytest.mark.parametrize("name", ["lenet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("inside", "attention"))])
+def test_the_opset_is_chosen_by_a_setting(name, opset, tmp_path):
+    first = network_of(name)
+    again = opened(OnnxExporter(opset=opset).export(first, tmp_path / "out.onnx"))
+    images = torch.rand(3, *first.input_shape)
+    assert again.facts["opset"] == opset
+    assert torch.allclose(again(images), first(images), rtol=1e-4, atol=1e-5)
+
+
+def test_an_opset_that_torch_does_not_write_is_said_in_one_line(tmp_path, capfd):
+    with pytest.raises(OutputError, match="torch cannot write this network as ONNX opset 99"):
+        OnnxExporter(opset=99).export(network_of("lenet"), tmp_path / "out.onnx")
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_not_there_and_a_network_torch_cannot_write_are_said(tmp_path):

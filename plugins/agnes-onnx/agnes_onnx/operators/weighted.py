@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from agnes.errors import Refused
+from agnes.text import printable
 from agnes_onnx.operators.table import Unsupported, converts
 
 if TYPE_CHECKING:
@@ -140,7 +142,8 @@ def batch_norm(op: Operation, graph: Builder) -> fx.Node:
     values = graph.node(op.inputs[0])
     arrays = [graph.constant(name) for name in op.inputs[1:5]]
     if op.attributes.get("training_mode", 0):
-        raise Unsupported("it normalises by the batch; export the model in evaluation mode")
+        where = printable(op.name or op.outputs[0])
+        raise Refused(f"refused: node {where} normalises by the batch; export the model in evaluation mode")
     if any(array is None for array in arrays) or graph.rank(values) not in (2, 3, 4):
         raise Unsupported("its statistics are computed while it runs, or its input is no image")
     kind = nn.BatchNorm2d if graph.rank(values) == 4 else nn.BatchNorm1d

@@ -1,0 +1,34 @@
+"""The page on ONNX says what the plugin does."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from agnes_onnx.exporter import OnnxExporter
+from agnes_onnx.loader import OnnxLoader
+from onnx_classifiers import NETS, exported, made
+from typer.testing import CliRunner
+
+from agnes import cli
+from agnes.method import settings_of
+from agnes.reports.json import plain
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "loading-onnx.md").read_text(encoding="utf-8")
+INSPECTING = re.findall(r"^agnes (inspect model\.onnx.*)$", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("method", [OnnxLoader, OnnxExporter])
+def test_every_setting_is_on_the_page_with_its_default(method):
+    for setting in settings_of(method):
+        assert f"| `{setting.name}` | {plain(setting.default)} |" in PAGE, setting.name
+
+
+@pytest.mark.parametrize("command", INSPECTING)
+def test_the_commands_on_the_page_work(command, tmp_path, monkeypatch):
+    exported(made("residual"), NETS["residual"][1], tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.app, shlex.split(command))
+    assert result.exit_code == 0, result.output
+    assert "parity" in result.output
+    assert "isolation" in result.output
