@@ -26,6 +26,21 @@ def manager_with(**plugins: Any) -> pluggy.PluginManager:
     return manager
 
 
+class Events:
+    """All that listens to a run; a listener that fails is noted and does not end the run."""
+
+    def __init__(self, listeners: dict[str, Any]) -> None:
+        self._hooks = manager_with(**listeners).hook
+        self.failures: list[str] = []
+
+    def tell(self, event: str, **arguments: Any) -> None:
+        try:
+            getattr(self._hooks, event)(**arguments)
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            self.failures.append(f"a listener failed at {event}: {type(error).__name__}: {reason}")
+
+
 def call(hook: str, name: str, method: Any, **arguments: Any) -> Any:
     """What one method's hook returns."""
     manager = manager_with(**{name: method})

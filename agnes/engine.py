@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agnes import judging, measuring, selection, settings
 from agnes.backend import Backend, Precision, Progress
-from agnes.calling import manager_with
+from agnes.calling import Events
 from agnes.errors import UsageError
 from agnes.loading import LoadOptions, open_model
 from agnes.registry import Registry
@@ -74,7 +74,7 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
         progress=progress,
     )
     with folder.claimed(request.output):
-        events.run_started(request=request, folder=request.output)
+        events.tell("run_started", request=request, folder=request.output)
         opened = open_model(request.model, request.load, registry, assigned)
         network = opened.network.to(backend.device)
         samples = read(request.data, network, backend)
@@ -135,13 +135,15 @@ def _measured(stages: Stages, network: Network, triggers: Sequence[Trigger], rep
 
 def _measure(stages: Stages, network: Network, triggers: Sequence[Trigger], repair: Repair) -> Repair:
     backend, samples = stages.backend, stages.samples
-    before, images = measuring.accuracy(network, samples, backend)
-    after, _ = measuring.accuracy(repair.network, samples, backend)
-    outcomes = []
-    for trigger in triggers:
-        success, count = measuring.attack_success(network, trigger, samples, backend)
-        left, _ = measuring.attack_success(repair.network, trigger, samples, backend)
-        outcomes.append(TriggerOutcome(trigger.target, success, left, count))
+    with backend.computing():
+        before, images = measuring.accuracy(network, samples, backend)
+        after, _ = measuring.accuracy(repair.network, samples, backend)
+        labelled = measuring.with_labels(network, samples, backend)  # the same images count before and after
+        outcomes = []
+        for trigger in triggers:
+            success, count = measuring.attack_success(network, trigger, labelled, backend)
+            left, _ = measuring.attack_success(repair.network, trigger, labelled, backend)
+            outcomes.append(TriggerOutcome(trigger.target, success, left, count))
     rescan = judging.after_repair(detect(stages.again(), repair.network).verdict, outcomes, network.class_names)
     return replace(
         repair,
@@ -155,10 +157,11 @@ def _measure(stages: Stages, network: Network, triggers: Sequence[Trigger], repa
 
 def _merit(repair: Repair) -> tuple[Any, ...]:
     """What makes a repair better: no backdoor left, then less attack success, then less accuracy lost."""
-    clean = repair.rescan is not None and repair.rescan.status == "clean"
+    if repair.rescan is None:  # never measured
+        return (2,)
     success = max((o.after for o in repair.outcomes), default=0.0)
     lost = (repair.accuracy_before or 0.0) - (repair.accuracy_after or 0.0)
-    return (not clean, round(success, 2), lost)
+    return (repair.rescan.status != "clean", round(success, 2), lost)
 
 
 def read(data: Path | None, network: Network, backend: Backend) -> Samples:
@@ -177,13 +180,13 @@ def _named(network: Network, options: LoadOptions, samples: Samples) -> Network:
     return network.with_class_names(samples.class_names)
 
 
-def _events(registry: Registry, request: Request, assigned: settings.Assignments, listeners: Sequence[Any]) -> Any:
+def _events(registry: Registry, request: Request, assigned: settings.Assignments, listeners: Sequence[Any]) -> Events:
     """The hooks of all that listens to this run."""
     reporters = {f"listener {i}": listener for i, listener in enumerate(listeners)}
     for name in request.reports:
         plugin = registry.named(name, ("reporter",))
         reporters[name] = settings.build(registry.method(plugin), name, assigned.get(name, {}))
-    return manager_with(**reporters).hook
+    return Events(reporters)
 
 
 def _refuse_unused(typed: settings.Assignments, chosen: Selection, registry: Registry) -> None:
@@ -232,17 +235,17 @@ def _interrupted(report: Report, stages: Stages) -> Report:
     found = stages.results
     return replace(
         report,
-        candidates=found.get("stimulation", ()),
-        triggers=found.get("inversion", ()),
-        evidence=found.get("diagnosis", ()),
-        repairs=(),
+        candidates=report.candidates or found.get("stimulation", ()),
+        triggers=report.triggers or found.get("inversion", ()),
+        evidence=report.evidence or found.get("diagnosis", ()),
+        repairs=report.repairs or found.get("mitigation", ()),
         complete=False,
     )
 
 
 def _with_exports(report: Report, request: Request, registry: Registry, assigned: settings.Assignments) -> Report:
     """Write the best repaired network into the run folder."""
-    if request.output is None or report.repair is None:
+    if request.output is None or report.repair is None or report.repair.rescan is None:
         return report
     suffix = Path(str(report.model["name"])).suffix
     path, why_not = exporting.export(
@@ -254,14 +257,21 @@ def _with_exports(report: Report, request: Request, registry: Registry, assigned
     return replace(report, repairs=(best, *report.repairs[1:]))
 
 
-def _finish(report: Report, stages: Stages, request: Request, started: float, events: Any) -> Report:
+def _finish(report: Report, stages: Stages, request: Request, started: float, events: Events) -> Report:
     timings = {**stages.timings, "total": time.monotonic() - started}
     report = replace(report, methods=tuple(stages.runs), timings=timings, written=request.output is not None)
     report = replace(report, environment=environment.with_peak(report.environment, stages.backend))
+    report = _with_failures(report, events)
     if request.output is not None:
         folder.write(report, request.output, stages.samples)
-    events.run_finished(report=report, folder=request.output)
-    return report
+    events.tell("run_finished", report=report, folder=request.output)
+    return _with_failures(report, events)
+
+
+def _with_failures(report: Report, events: Events) -> Report:
+    """The report with the listeners that failed among what is broken."""
+    broken = dict.fromkeys([*report.environment["broken_plugins"], *events.failures])
+    return replace(report, environment={**report.environment, "broken_plugins": list(broken)})
 
 
 def exit_code(report: Report) -> int:

@@ -66,7 +66,8 @@ def judge(
     if not convictable:
         skipped = [f"{run.name} was skipped: {run.reason}" for run in runs if run.status == "skipped"]
         doubts += skipped or ["no method that could convict the network has run"]
-    doubts += _uncompared(weighed, bounds or Bounds())
+    for run in convictable:
+        doubts += _unjudged(run, [t for t in triggers if t.method == run.name], bounds or Bounds())
     doubts += [_described(network, w) for w in weighed if w.probability >= (bounds or Bounds()).doubt]
     if doubts:
         return Verdict("inconclusive", probability, reasons=tuple(doubts))
@@ -92,17 +93,27 @@ def weigh(network: Network, triggers: Sequence[Trigger], bounds: Bounds | None =
     weighed: list[Weighed] = []
     for method in {t.method: None for t in triggers}:
         group = [t for t in triggers if t.method == method]
+        untested = [t for t in group if not t.held_out]
+        weighed += [Weighed(trigger, float("-inf"), 0.0, False) for trigger in untested]
+        group = [t for t in group if t.held_out]
         sizes = _smallest_by_target(group, area, bounds)
-        others = Low(list(sizes.values()))
+        comparable = len(sizes) >= bounds.compared and not _mostly_failed(group, bounds)
+        others = Low(list(sizes.values())) if sizes else None
         for trigger in group:
+            assert others is not None
             size = _log_size(trigger, area, bounds)
-            works = trigger.asr >= bounds.asr and trigger.held_out > 0 and trigger.l1 <= bounds.share * area
-            comparable = works and len(sizes) >= bounds.compared
-            probability = 1 - others.by_chance(size) if comparable else 0.0
+            works = trigger.asr >= bounds.asr and trigger.l1 <= bounds.share * area
+            probability = 1 - others.by_chance(size) if works and comparable else 0.0
             index = others.index(size)
             convicts = index > bounds.index and probability >= bounds.probability
             weighed.append(Weighed(trigger, index, probability, convicts))
     return sorted(weighed, key=lambda w: (not w.convicts, -w.index, w.trigger.target))
+
+
+def _mostly_failed(triggers: Sequence[Trigger], bounds: Bounds) -> bool:
+    """Whether half of the searches or more came to nothing, so that their sizes say nothing."""
+    failed = sum(trigger.asr < bounds.asr / 2 for trigger in triggers)
+    return 2 * failed >= len(triggers) > 0
 
 
 def _smallest_by_target(triggers: Sequence[Trigger], area: int, bounds: Bounds) -> dict[int, float]:
@@ -139,13 +150,22 @@ def _backdoored(network: Network, convicting: Sequence[Weighed], evidence: Seque
     return Verdict("backdoored", best.probability, targets[0], network.class_names[targets[0]], tuple(reasons), targets)
 
 
-def _uncompared(weighed: Sequence[Weighed], bounds: Bounds) -> list[str]:
-    """Small working triggers that had too few others to be compared with."""
-    targets = {w.trigger.target for w in weighed}
-    small = [w for w in weighed if w.trigger.asr >= bounds.asr]
+def _unjudged(run: MethodRun, triggers: Sequence[Trigger], bounds: Bounds) -> list[str]:
+    """Why an inversion's triggers, or their lack, do not let a network pass."""
+    if run.stage != "inversion":
+        return []
+    tested = [t for t in triggers if t.held_out]
+    targets = {t.target for t in tested}
+    if not tested:
+        return [f"{run.name} made no trigger that could be tested"]
+    if len(tested) < len(triggers):
+        return [f"{run.name}: {len(triggers) - len(tested)} of {len(triggers)} triggers had no image to be tested on"]
+    if _mostly_failed(tested, bounds):
+        return [f"{run.name}: most searches ended without a trigger that works, so there is nothing to compare with"]
+    small = [t for t in tested if t.asr >= bounds.asr]
     if not small or len(targets) >= bounds.compared:
         return []
-    t = min((w.trigger for w in small), key=lambda t: t.l1)
+    t = min(small, key=lambda t: t.l1)
     return [
         f"{t.method}: a trigger of size {t.l1:.1f} to class {t.target} works, and {len(targets)} classes are too few "
         "to tell whether that is unusual"

@@ -15,6 +15,7 @@ from agnes.errors import AgnesError, NothingApplicable, Refused, UsageError
 from agnes.method import settings_in
 from agnes.registry import BrokenPlugin, Registry
 from agnes.results import MethodRun
+from agnes.text import printable
 
 if TYPE_CHECKING:
     from agnes.network import Network
@@ -58,8 +59,8 @@ def open_model(
 
 def _facts(path: Path, network: Network, opener: MethodRun) -> dict[str, Any]:
     return {
-        "path": str(path),
-        "name": path.name,
+        "path": printable(path, 4096),
+        "name": printable(path.name, 255),
         "bytes": path.stat().st_size if path.is_file() else None,
         "sha256": sha256_of(path) if path.is_file() else None,
         "loader": opener.name,
@@ -105,7 +106,7 @@ def _ask(name: str, loader: Any, path: Path, options: LoadOptions) -> Network | 
         return call("load", name, loader, path=path, options=options)
     except AgnesError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = str(error).strip().partition("\n")[0]
         raise Refused(f"refused: loader '{name}' cannot open {path.name}: {type(error).__name__}: {reason}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +27,14 @@ def accuracy(network: Network, samples: Samples, backend: Backend) -> tuple[floa
         return None, 0
     right = predictions(network, measured.images, backend) == measured.labels.to(backend.device)
     return float(right.float().mean()), len(measured)
+
+
+def with_labels(network: Network, samples: Samples, backend: Backend) -> Samples:
+    """The samples, those without labels called what this network calls them."""
+    test = None if samples.test is None else with_labels(network, samples.test, backend)
+    if samples.labels is None:
+        samples = replace(samples, labels=predictions(network, samples.images, backend).to(samples.images.device))
+    return replace(samples, test=test)
 
 
 def attack_success(network: Network, trigger: Trigger, samples: Samples, backend: Backend) -> tuple[float, int]:

@@ -359,6 +359,8 @@ def _check_output(values: tuple[Any, Any]) -> None:
             f"the model's output for 2 images has the shape {tuple(two.shape)}; "
             "AGNES scans classifiers, with one row of logits for each image"
         )
+    if not bool(two.isfinite().all()):
+        raise Refused("the model's logits are not finite numbers; its weights or its preprocessing are damaged")
     if two.shape[1] < 2:
         raise Refused("the model has one output; AGNES scans classifiers of two classes or more")
     if forms.mixes_images(values):

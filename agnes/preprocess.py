@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -41,6 +42,8 @@ class Preprocess(nn.Module):
             raise UsageError(
                 "std has a zero in it, by which no pixel can be divided; give 1 to leave a channel as it is"
             )
+        if not (math.isfinite(self.scale) and self.scale):
+            raise UsageError(f"a scale of {self.scale:g} leaves nothing of the pixels; give 1, or 255 for 0 to 255")
         if self.layout not in LAYOUTS:
             raise UsageError(f"there is no layout '{self.layout}'; choose from {', '.join(LAYOUTS)}")
 

@@ -155,7 +155,7 @@ def _automatic(
     for plugin in registry.of_stage(stage):
         try:
             method = settings.build(registry.method(plugin), plugin.name, assigned.get(plugin.name, {}))
-            why = _own(plugin, method.suits, network)
+            why = answer(plugin, method.suits, network)
         except BrokenPlugin as error:
             broken.append(str(error))
             continue
@@ -167,7 +167,7 @@ def _automatic(
     return [Chosen(plugin.name, stage, plugin.distribution, plugin.version, method, f"chosen: {why}")]
 
 
-def _own(plugin: Plugin | Chosen, question: Any, *about: Any) -> Any:
+def answer(plugin: Plugin | Chosen, question: Any, *about: Any) -> Any:
     """What a plugin answers about itself; a plugin that cannot answer is broken."""
     try:
         return question(*about)
@@ -183,7 +183,7 @@ def _grant(chosen: Sequence[Chosen], assigned: settings.Assignments) -> list[Cho
     granted = list(chosen)
     for place, asker in enumerate(chosen):
         try:
-            asked: Mapping[str, Mapping[str, Any]] = {} if asker.broken else _own(asker, asker.method.asks)
+            asked: Mapping[str, Mapping[str, Any]] = {} if asker.broken else answer(asker, asker.method.asks)
         except BrokenPlugin as error:
             granted[place] = replace(asker, broken=str(error))
             continue

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from agnes.calling import call
 from agnes.errors import AgnesError, OutOfTime
@@ -82,7 +85,7 @@ class Stages:
         """Tell all that listens."""
         if self.events is not None:
             runs = [run for run in self.runs if run.stage == stage]
-            self.events.stage_finished(stage=stage, runs=runs, results=results)
+            self.events.tell("stage_finished", stage=stage, runs=runs, results=results)
 
     def _stage(
         self, stage: str, network: Network, inputs: Sequence[tuple[dict[str, Any], frozenset[str]]]
@@ -123,7 +126,7 @@ class Stages:
                 status, reason = "failed", f"out of time after {counted(len(results), 'result')}: {late}"
         except AgnesError as error:
             status, reason = "failed", str(error)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             status, reason = "failed", f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         return chosen.run(status, reason, time.monotonic() - started), results
 
@@ -145,10 +148,10 @@ class Stages:
                 )
         except OutOfTime as error:
             late, returned = error, [] if error.partial is None else error.partial
-        return _checked(chosen, returned), late
+        return _checked(chosen, returned, network), late
 
 
-def _checked(chosen: Chosen, results: Any) -> list[Any]:
+def _checked(chosen: Chosen, results: Any, network: Network) -> list[Any]:
     """What a method returned, as a list of what its stage gives, each stamped with the method's name."""
     wanted = _GIVES[chosen.stage]
     items = [results] if isinstance(results, wanted) else results
@@ -157,4 +160,25 @@ def _checked(chosen: Chosen, results: Any) -> list[Any]:
         raise AgnesError(
             f"{chosen.name} of {chosen.distribution} returned {given}; {chosen.stage} gives {wanted.__name__}"
         )
+    for item in items:
+        _check(chosen, item, network)
     return [replace(item, method=chosen.name) for item in items]
+
+
+def _check(chosen: Chosen, item: Any, network: Network) -> None:
+    """Refuse results that no later stage could use: numbers that are none, classes and images that are not there."""
+    numbers: list[float] = []
+    if isinstance(item, Trigger):
+        blank = torch.full((1, *network.input_shape), 0.5, device=network.device)
+        if item.apply(blank).shape != blank.shape:
+            raise AgnesError(f"{chosen.name} of {chosen.distribution} returned a trigger that changes an image's shape")
+        numbers = [item.asr, item.l1]
+    elif isinstance(item, Evidence):
+        numbers = [item.score, item.threshold]
+    elif isinstance(item, Candidate):
+        numbers = [item.score]
+    target = getattr(item, "target", None)
+    if target is not None and not 0 <= target < network.class_count:
+        raise AgnesError(f"{chosen.name} of {chosen.distribution} returned class {target} of {network.class_count}")
+    if not all(math.isfinite(number) for number in numbers):
+        raise AgnesError(f"{chosen.name} of {chosen.distribution} returned a number that is not finite")

@@ -262,3 +262,22 @@ def test_scan_is_the_run_in_one_call(house, tmp_path):
     assert report.verdict.status == "backdoored"
     stimulation = next(run for run in report.methods if run.stage == "stimulation")
     assert (stimulation.name, stimulation.distribution) == ("suspects", "agnes-fake")
+
+
+def test_a_listener_that_fails_is_noted_and_does_not_end_the_run(house, tmp_path):
+    class Clumsy:
+        @hookimpl
+        def stage_finished(self, stage):
+            raise ValueError(stage)
+
+    report = engine.run(request(tmp_path, "suspects", output=tmp_path / "run"), listeners=[Clumsy()])
+    assert report.verdict.status == "backdoored"
+    stored = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert "a listener failed at stage_finished: ValueError: inversion" in stored["environment"]["broken_plugins"]
+
+
+def test_a_repair_that_was_never_measured_comes_last():
+    from agnes.results import Repair, TriggerOutcome, Verdict
+
+    measured = Repair(None, (), rescan=Verdict("backdoored", 1.0), outcomes=(TriggerOutcome(0, 1.0, 0.9, 9),))  # type: ignore[arg-type]
+    assert sorted([Repair(None, ()), measured], key=engine._merit)[0] is measured  # type: ignore[arg-type]

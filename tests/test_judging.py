@@ -49,7 +49,6 @@ def test_a_small_working_trigger_among_large_ones_convicts(network):
     [
         pytest.param(with_one(19), id="size as that of the others"),
         pytest.param(with_one(1, asr=0.5), id="works on half of the images"),
-        pytest.param(with_one(1, held_out=0), id="tried on no unseen image"),
         pytest.param([trigger(c, s * 2) for c, s in enumerate(OTHERS)] + [trigger(7, 17)], id="a quarter of the image"),
         pytest.param([trigger(c, 5 + c / 10) for c in range(8)], id="all alike, all small"),
     ],
@@ -147,3 +146,26 @@ def test_a_trigger_that_almost_convicts_does_not_let_the_network_pass(network):
     found = verdict(network, with_one(between[0]))
     assert found.status == "inconclusive"
     assert "deviations below" in found.reasons[0]
+
+
+def test_a_class_that_was_never_tested_leaves_the_verdict_open(network):
+    assert verdict(network, with_one(1, held_out=0)).status == "inconclusive"
+    assert verdict(network, [trigger(c, s, held_out=0) for c, s in enumerate(OTHERS)]).status == "inconclusive"
+
+
+def test_an_inversion_that_made_nothing_lets_no_network_pass(network):
+    found = verdict(network, [])
+    assert (found.status, found.reasons) == ("inconclusive", ("m made no trigger that could be tested",))
+
+
+def test_searches_that_mostly_failed_are_nothing_to_compare_with(network):
+    failed = [trigger(c, 40, asr=0.0) for c in range(4, 8)]
+    found = verdict(network, [*(trigger(c, 9 + c) for c in range(4)), *failed])
+    assert found.status == "inconclusive"
+    assert "most searches ended" in found.reasons[0]
+
+
+def test_too_few_classes_of_one_method_are_not_made_up_for_by_another(network):
+    few = [trigger(c, s, method="few") for c, s in enumerate([1, 20, 22])]
+    many = [trigger(c, s, method="many") for c, s in enumerate(OTHERS)]
+    assert verdict(network, few + many, runs=[ran("few"), ran("many")]).status == "inconclusive"

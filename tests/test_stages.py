@@ -86,6 +86,7 @@ PARTIAL = [Candidate("0", 1, 2, 3.0, 0.0, 1.0)]
         (ValueError("bad\nand more"), "ValueError: bad", 0),
         (AgnesError("labels are missing; give some"), "labels are missing; give some", 0),
         (MemoryError(), "MemoryError: ", 0),
+        (SystemExit(0), "SystemExit: 0", 0),
         (OutOfTime("the time budget is spent", PARTIAL), "out of time after 1 result: the time budget is spent", 1),
         (OutOfTime("the time budget is spent"), "out of time after 0 results: the time budget is spent", 0),
         (OutOfTime("late", "nonsense"), "Raises of tests.test_stages returned str; stimulation gives Candidate", 0),
@@ -151,3 +152,26 @@ def test_times_are_kept_for_each_stage(network):
     made = stages(network, Sleeps())
     made.diagnose(network)
     assert made.timings["diagnosis"] >= made.runs[0].seconds >= 0.05
+
+
+@dataclass(frozen=True)
+class Scores(Method):
+    """Gives what it is told."""
+
+    score: float = 0.0
+    target: int | None = None
+
+    @hookimpl
+    def diagnose(self):
+        return Evidence("score", self.score, 1.0, target=self.target)
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [(Scores(float("nan")), "not finite"), (Scores(float("inf")), "not finite"), (Scores(0.0, 99), "class 99 of 8")],
+)
+def test_a_result_that_nobody_could_use_is_the_methods_failure(network, method, reason):
+    made = stages(network, method)
+    assert made.diagnose(network) == ()
+    assert made.runs[0].status == "failed"
+    assert reason in made.runs[0].reason

@@ -61,7 +61,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return AgnesError.exit_code
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if os.environ.get("AGNES_DEBUG"):
             raise
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

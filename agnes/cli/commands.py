@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from agnes.errors import UsageError
 from agnes.registry import Plugin, Registry
 
 
@@ -34,4 +35,7 @@ class Commands(TyperGroup):
 
 
 def _installed() -> dict[str, Plugin]:
-    return {plugin.name: plugin for plugin in Registry.discover().of_stage("command")}
+    try:
+        return {plugin.name: plugin for plugin in Registry.discover().of_stage("command")}
+    except UsageError:  # two plugins of one name: told by the command, which knows of --block
+        return {}

@@ -25,9 +25,9 @@ def export(
             try:
                 exporter = settings.build(registry.method(plugin), plugin.name, assigned.get(plugin.name, {}))
                 results = call("export", plugin.name, exporter, network=network, path=stem.with_suffix(ending))
-            except Exception as error:  # a report without its repaired file is better than none
+            except (Exception, SystemExit) as error:  # a report without its repaired file is better than none
                 reasons.append(f"{plugin.name}: {str(error).strip().partition(chr(10))[0] or type(error).__name__}")
                 continue
             if results is not None:
-                return Path(results), ""
+                return Path(results), "; ".join(reasons)
     return None, "; ".join(reasons) or "no installed exporter writes this format"

@@ -28,8 +28,8 @@ def claimed(output: Path | None) -> Iterator[None]:
     if output is None:
         yield
         return
-    existed = output.exists()
     with writing(output):
+        existed = output.exists()
         if existed and not output.is_dir():
             raise UsageError(f"{output} is a file; give a folder with -o")
         if existed and any(output.iterdir()) and not (output / REPORT).exists():
@@ -60,12 +60,13 @@ def writing(path: Path) -> Iterator[None]:
 def write(report: Report, output: Path, samples: Samples | None) -> None:
     """Write a run's triggers, then its report, over those of an earlier run."""
     partial = output / f"{TRIGGERS}{_PARTIAL}"
+    text = json.as_text(report)
     with writing(output):
         try:
             _write_triggers(report, partial, samples)
             _replace_folder(partial, output / TRIGGERS)
             _forget_repairs(output, report)
-            write_text(output / REPORT, json.as_text(report))
+            write_text(output / REPORT, text)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

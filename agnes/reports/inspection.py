@@ -12,7 +12,7 @@ from agnes.loading import LoadOptions, open_model
 from agnes.registry import BrokenPlugin, Registry
 from agnes.reports.json import plain
 from agnes.samples import read_samples
-from agnes.selection import offered_by, unmet_needs
+from agnes.selection import answer, offered_by, unmet_needs
 from agnes.text import counted, printable
 
 if TYPE_CHECKING:
@@ -64,7 +64,10 @@ def _applies(registry: Registry, plugin: Any, network: Network, samples: Samples
     reason = unmet_needs(method.needs, offered)
     if reason:
         return {**row, "applies": False, "why": reason}
-    return {**row, "applies": True, "why": method().suits(network) or "when named"}
+    try:
+        return {**row, "applies": True, "why": answer(plugin, method().suits, network) or "when named"}
+    except BrokenPlugin as error:
+        return {**row, "applies": False, "why": str(error)}
 
 
 def text(found: Mapping[str, Any]) -> str:

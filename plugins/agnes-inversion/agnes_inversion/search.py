@@ -191,17 +191,19 @@ class Search:
     def successes(self, patterns: torch.Tensor, arms: torch.Tensor) -> torch.Tensor:
         """Each arm's share of all its images that reach the target."""
         eligible = self.eligible[arms].to(self.images)
-        height = max(1, self.capacity // len(self.images))
-        shares = []
+        hits = torch.zeros_like(eligible)
+        width = min(len(self.images), self.capacity)
+        height = max(1, self.capacity // width)
         for top in range(0, len(arms), height):
             rows = slice(top, top + height)
-            stamped = (self.images[None] + patterns[rows, None]).clamp(0, 1)
-            with torch.no_grad():
-                logits = self.logits(stamped.flatten(0, 1))
-            hits = self._reached(logits, self.targets[arms[rows]].repeat_interleave(len(self.images)))
-            hits = hits.view(-1, len(self.images)).to(self.images)
-            shares.append((hits * eligible[rows]).sum(1) / eligible[rows].sum(1).clamp(min=1))
-        return torch.cat(shares)
+            for left in range(0, len(self.images), width):
+                images = self.images[left : left + width]
+                stamped = (images[None] + patterns[rows, None]).clamp(0, 1)
+                with torch.no_grad():
+                    logits = self.logits(stamped.flatten(0, 1))
+                reached = self._reached(logits, self.targets[arms[rows]].repeat_interleave(len(images)))
+                hits[rows, left : left + width] = reached.view(-1, len(images)).to(hits)
+        return (hits * eligible).sum(1) / eligible.sum(1).clamp(min=1)
 
     def gradient(
         self, parameters: torch.Tensor, arms: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor

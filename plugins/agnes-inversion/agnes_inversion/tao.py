@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from agnes import measuring
-from agnes.errors import AgnesError, OutOfTime
+from agnes.errors import AgnesError, OutOfTime, UsageError
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
 from agnes.results import AdditiveTrigger, Candidate, Trigger
@@ -35,7 +35,7 @@ class TaoInversion(Method):
     preference: ClassVar[int] = 10
 
     classes: Literal["all", "candidates"] = "all"  # every class, or those that candidates point to and a few others
-    null_classes: int = 60  # at most so many classes that no candidate points to, for comparison
+    null_classes: int = 60  # with classes=candidates: so many others at most, for comparison
     share: float = 0.5  # of the images, to make triggers on; the rest tests them (ABS, section 5.1: 0.3)
     test_images: int = 500  # at most so many of the test part, where there is one, to measure success on
     steps: int = 300  # of the optimisation (Tao: 1000, with a weight that moves half as fast)
@@ -48,6 +48,13 @@ class TaoInversion(Method):
     success: float = 0.99  # share of images to reach the target before a smaller trigger is tried (Neural Cleanse)
     confidence: float = 0.99  # how sure the network must be for an image to count as sent there; ours, for other images
     patience: int = 5  # steps in a row before the weight changes (Tao: 10)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "restarts", "batch", "patience", "test_images"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"tao-inversion.{name} is {getattr(self, name)}; give 1 or more")
+        if not 0 < self.share < 1:
+            raise UsageError(f"tao-inversion.share is {self.share:g}; give a share between 0 and 1")
 
     def suits(self, network: Network) -> str | None:
         return "it needs nothing but gradients and compares all classes"
@@ -73,7 +80,8 @@ class TaoInversion(Method):
             raise AgnesError("tao-inversion has no candidate with a target class; scan with tao-inversion.classes=all")
         draw = backend.generator("inversion classes", device="cpu")
         purpose = "scan" if everything else "null"
-        return choose_arms(network.class_count, candidates, self.null_classes, purpose, draw)
+        others = network.class_count if everything else self.null_classes
+        return choose_arms(network.class_count, candidates, others, purpose, draw)
 
     def _search(self, network: Network, parts: Parts, arms: Sequence[Arm], backend: Backend) -> Search:
         frozen = network.fold_batch_norm()
