@@ -15,12 +15,20 @@ from PIL import Image
 zoo_demo = pytest.importorskip("agnes_zoo.demo")
 
 AGNES = [sys.executable, "-m", "agnes"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # tests run side by side; threads that wait for a core spin
 STAGES = {"loader", "abstraction", "stimulation", "inversion", "mitigation"}
 
 
 def shell(*arguments, cwd, **options):
     return subprocess.run(
-        [*AGNES, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False, timeout=900, **options
+        [*AGNES, *map(str, arguments)],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        **options,
     )
 
 
@@ -144,7 +152,8 @@ def test_a_clean_network_is_found_clean_by_the_heart_of_it(clean_model, tmp_path
 def test_ctrl_c_in_mid_run_writes_what_was_found_and_leaves_130(tmp_path):
     files = zoo_demo.demo_files()
     command = [*AGNES, "run", str(files.model), "--data", str(files.samples), "-o", "out"]
-    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    running = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, text=True, **pipes)
     assert running.stderr is not None
     for line in running.stderr:  # stages are told as they end
         if line.startswith("stimulation"):
