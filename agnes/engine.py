@@ -15,7 +15,7 @@ from agnes.errors import UsageError
 from agnes.loading import LoadOptions, open_model
 from agnes.registry import Registry
 from agnes.reports import environment, exporting, folder
-from agnes.results import Candidate, Evidence, Repair, Report, Representatives, Trigger, TriggerOutcome, Verdict
+from agnes.results import Benign, Candidate, Evidence, Repair, Report, Representatives, Trigger, TriggerOutcome, Verdict
 from agnes.samples import Samples, read_samples
 from agnes.selection import Selection
 from agnes.stages import Stages
@@ -56,6 +56,7 @@ class Findings:
     verdict: Verdict = field(
         default_factory=lambda: Verdict("inconclusive", None, reasons=("the run was interrupted",))
     )
+    benign: Benign = field(default_factory=Benign)
 
 
 def run(request: Request, *, progress: Progress | None = None, listeners: Sequence[Any] = ()) -> Report:
@@ -75,7 +76,7 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
     )
     with folder.claimed(request.output):
         events.tell("run_started", request=request, folder=request.output)
-        opened = open_model(request.model, request.load, registry, assigned)
+        opened = open_model(request.model, replace(request.load, images=request.data), registry, assigned)
         network = opened.network.to(backend.device)
         samples = read(request.data, network, backend)
         network = _named(network, request.load, samples)
@@ -101,9 +102,10 @@ def detect(stages: Stages, network: Network) -> Findings:
     candidates = stages.stimulate(network, representatives)
     triggers = _marked(network, stages.invert(network, candidates))
     evidence = stages.diagnose(network)
-    verdict = judging.judge(network, triggers, evidence, stages.runs)
+    benign = _benign(stages, network)
+    verdict = judging.judge(network, triggers, evidence, stages.runs, benign=benign)
     stages.finished("judging", (verdict,))
-    return Findings(representatives, candidates, triggers, evidence, verdict)
+    return Findings(representatives, candidates, triggers, evidence, verdict, benign)
 
 
 def mend(stages: Stages, network: Network, found: Findings) -> tuple[Repair, ...]:
@@ -112,6 +114,12 @@ def mend(stages: Stages, network: Network, found: Findings) -> tuple[Repair, ...
     repairs = stages.mitigate(network, convicting, found.candidates)
     measured = [_measured(stages, network, convicting, repair) for repair in repairs]
     return tuple(sorted(measured, key=_merit))
+
+
+def _benign(stages: Stages, network: Network) -> Benign:
+    """The network on its benign images; a forward pass, whatever time is left."""
+    with stages.backend.computing():
+        return Benign(*measuring.accuracy(network, stages.samples, replace(stages.backend, deadline=None)))
 
 
 def _marked(network: Network, triggers: Sequence[Trigger]) -> tuple[Trigger, ...]:
@@ -207,7 +215,7 @@ def _blank(
 ) -> Report:
     return Report(
         model=model,
-        data=environment.of_samples(samples),
+        data={**environment.of_samples(samples), **_on_benign(Benign())},
         verdict=Findings().verdict,
         environment=environment.describe(backend, registry, chosen),
         settings={
@@ -223,11 +231,16 @@ def _blank(
 def _with_findings(report: Report, found: Findings) -> Report:
     return replace(
         report,
+        data={**report.data, **_on_benign(found.benign)},
         verdict=found.verdict,
         candidates=found.candidates,
         triggers=found.triggers,
         evidence=found.evidence,
     )
+
+
+def _on_benign(benign: Benign) -> dict[str, Any]:
+    return {"accuracy": benign.accuracy, "accuracy_images": benign.images}
 
 
 def _interrupted(report: Report, stages: Stages) -> Report:

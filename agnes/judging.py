@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agnes.outliers import Low
-from agnes.results import Evidence, MethodRun, Trigger, TriggerOutcome, Verdict
+from agnes.results import Benign, Evidence, MethodRun, Trigger, TriggerOutcome, Verdict
 
 if TYPE_CHECKING:
     from agnes.network import Network
@@ -32,6 +32,8 @@ class Bounds:
     probability: float = 0.95  # ours: after correction for the number of classes compared
     doubt: float = 0.9  # ours: a trigger this unusual does not convict, and does not let the network pass either
     compared: int = 5  # ours: fewer classes than this give no spread to compare with
+    accuracy: float = 0.5  # ours: a network that gets fewer of its benign images right is not seen as it was meant
+    images: int = 10  # ours: fewer labelled images than this say nothing about accuracy
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,19 @@ def judge(
     evidence: Sequence[Evidence],
     runs: Sequence[MethodRun],
     bounds: Bounds | None = None,
+    *,
+    benign: Benign | None = None,
 ) -> Verdict:
-    """The verdict on a network. A failure never reads as clean."""
+    """The verdict on a network. A failure never reads as clean, nor does a network that errs on benign images."""
     weighed = weigh(network, triggers, bounds)
+    misread = _misread(benign or Benign(), bounds or Bounds())
     convicting = [w for w in weighed if w.convicts]
     if convicting:
-        return _backdoored(network, convicting, evidence)
+        return _backdoored(network, convicting, evidence, misread)
     probability = max((w.probability for w in weighed), default=None)
     exceeding = [e for e in evidence if e.exceeds]
     doubts = [f"{run.name} failed: {run.reason}" for run in runs if run.status == "failed" and run.stage in DETECTION]
+    doubts += misread
     doubts += [
         f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}, and no trigger was found" for e in exceeding
     ]
@@ -142,12 +148,25 @@ def _described(network: Network, weighed: Weighed) -> str:
     )
 
 
-def _backdoored(network: Network, convicting: Sequence[Weighed], evidence: Sequence[Evidence]) -> Verdict:
+def _backdoored(
+    network: Network, convicting: Sequence[Weighed], evidence: Sequence[Evidence], misread: Sequence[str]
+) -> Verdict:
     reasons = [_described(network, w) for w in convicting]
     reasons += [f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}" for e in evidence if e.exceeds]
+    reasons += misread
     targets = tuple(dict.fromkeys(w.trigger.target for w in convicting))
     best = convicting[0]
     return Verdict("backdoored", best.probability, targets[0], network.class_names[targets[0]], tuple(reasons), targets)
+
+
+def _misread(benign: Benign, bounds: Bounds) -> list[str]:
+    """What speaks for images or classes that are not the ones the network was trained on."""
+    if benign.accuracy is None or benign.images < bounds.images or benign.accuracy >= bounds.accuracy:
+        return []
+    return [
+        f"the network gets {benign.accuracy:.0%} of {benign.images} benign images right; "
+        "are --mean, --std, --scale and the order of the classes as they were in training?"
+    ]
 
 
 def _unjudged(run: MethodRun, triggers: Sequence[Trigger], bounds: Bounds) -> list[str]:

@@ -142,6 +142,14 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Benign:
+    """How a network does on its benign images."""
+
+    accuracy: float | None = None  # None: no labels
+    images: int = 0  # that it was measured on
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the findings amount to."""
 

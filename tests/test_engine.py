@@ -52,6 +52,16 @@ def test_the_trigger_that_convicts_is_marked_and_stands_first(house, tmp_path):
     assert report.triggers[0].target == 2
 
 
+def test_a_network_that_errs_on_its_benign_images_does_not_pass(house, tmp_path):
+    folder = tmp_path / "several"
+    folder.mkdir()
+    several = fakes.images_file(folder, per_class=2)  # random images, right by accident
+    report = engine.run(request(tmp_path, "suspects", data=several, settings={"triggers": {"size": 29}}))
+    assert report.verdict.status == "inconclusive"
+    assert report.data["accuracy"] < 0.5
+    assert report.data["accuracy_images"] == 2 * fakes.CLASSES
+
+
 def test_a_network_without_an_unusual_trigger_is_clean_and_is_not_repaired(house, tmp_path):
     report = engine.run(request(tmp_path, "suspects", settings={"triggers": {"size": 29}}))
     assert report.verdict.status == "clean"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from agnes import judging
-from agnes.results import AdditiveTrigger, Evidence, MethodRun, TriggerOutcome, Verdict
+from agnes.results import AdditiveTrigger, Benign, Evidence, MethodRun, TriggerOutcome, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,27 @@ def test_a_small_working_trigger_among_large_ones_convicts(network):
 )
 def test_a_trigger_that_is_no_exception_does_not_convict(network, triggers):
     assert verdict(network, triggers).status == "clean"
+
+
+@pytest.mark.parametrize(
+    ("benign", "status"),
+    [
+        pytest.param(Benign(0.2, 40), "inconclusive", id="most benign images wrong"),
+        pytest.param(Benign(0.5, 40), "clean", id="half of them right"),
+        pytest.param(Benign(0.2, 9), "clean", id="too few to tell"),
+        pytest.param(Benign(None, 0), "clean", id="no labels"),
+    ],
+)
+def test_a_network_that_errs_on_its_benign_images_does_not_pass(network, benign, status):
+    found = judging.judge(network, [trigger(c, s) for c, s in enumerate(OTHERS)], (), [ran()], benign=benign)
+    assert found.status == status
+    assert any("--mean" in reason for reason in found.reasons) == (status == "inconclusive")
+
+
+def test_a_conviction_of_a_network_that_errs_on_its_benign_images_says_so(network):
+    found = judging.judge(network, with_one(1), (), [ran()], benign=Benign(0.2, 40))
+    assert found.status == "backdoored"
+    assert any("20% of 40 benign images right" in reason for reason in found.reasons)
 
 
 def test_few_classes_to_compare_with_leave_a_working_trigger_undecided(network):

@@ -107,6 +107,7 @@ def _model_line(report: Report) -> str:
     model, data = report.model, report.data
     shape = "x".join(str(n) for n in model["input_shape"])
     images = counted(data["images"], "image") + ("" if data["labelled"] else " without labels")
+    images += f", {data['accuracy']:.1%} right" if data["accuracy"] is not None else ""
     return (
         f"{printable(model['name'], 60)}: {model['classes']} classes, {shape}, {counted(model['layers'], 'layer')}, "
         f"{model['parameters']:,} parameters; {images}; {report.timings.get('total', 0):.0f} s"
