@@ -310,7 +310,10 @@ def test_the_child_ends_with_its_parent(tmp_path, end):
     """
     path = os.pathsep.join(entry for entry in sys.path if entry)
     parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)], env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # deaf where it was started in the background
     )
     for _ in range(400):
         if note.exists() and note.read_text():

@@ -32,6 +32,11 @@ def shell(*arguments, cwd, **options):
     )
 
 
+def hearing():
+    """Let the process hear Ctrl-C; one started in the background of a shell is deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory):
     """The demo, run once from the shell."""
@@ -153,7 +158,7 @@ def test_ctrl_c_in_mid_run_writes_what_was_found_and_leaves_130(tmp_path):
     files = zoo_demo.demo_files()
     command = [*AGNES, "run", str(files.model), "--data", str(files.samples), "-o", "out"]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
-    running = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, text=True, **pipes)
+    running = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, text=True, preexec_fn=hearing, **pipes)
     assert running.stderr is not None
     for line in running.stderr:  # stages are told as they end
         if line.startswith("stimulation"):
