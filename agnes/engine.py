@@ -76,7 +76,7 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
     )
     with folder.claimed(request.output):
         events.tell("run_started", request=request, folder=request.output)
-        opened = open_model(request.model, replace(request.load, images=request.data), registry, assigned)
+        opened = open_model(request.model, request.load, registry, assigned)
         network = opened.network.to(backend.device)
         samples = read(request.data, network, backend)
         network = _named(network, request.load, samples)
