@@ -101,7 +101,7 @@ class _Child:
         self._environment = {key: os.environ[key] for key in _KEPT if key in os.environ} | _SET | dict(environment)
         self._messages: list[Any] = []
         self._garbage: str | None = None
-        self._ready, self._over = threading.Event(), threading.Event()
+        self._ready, self._over, self._heard = threading.Event(), threading.Event(), threading.Event()
         self._said = bytearray()
 
     def converse(self, request: Mapping[str, Any], only_ready: bool = False) -> tuple[Strength, Any]:
@@ -161,9 +161,12 @@ class _Child:
 
     def _listen(self, pipe: IO[bytes]) -> None:
         """Keep the end of what the child prints, and read on so that it never blocks."""
-        while said := os.read(pipe.fileno(), 1 << 16):
-            self._said += said
-            del self._said[: -self.limits.said_bytes]
+        try:
+            while said := os.read(pipe.fileno(), 1 << 16):
+                self._said += said
+                del self._said[: -self.limits.said_bytes]
+        finally:
+            self._heard.set()
 
     def _strength(self, process: subprocess.Popen[bytes]) -> Strength:
         if not self._ready.wait(self.limits.start_seconds):
@@ -176,7 +179,7 @@ class _Child:
             if "unready" not in first:
                 return Strength.of(first)
             raise AgnesError(f"the child process could not begin: {printable(first['unready'], _SHOWN)}")
-        _ended(process)
+        self._ended(process)
         raise AgnesError(f"the child process ended before it began (code {process.returncode}){self._last_words()}")
 
     def _result(self, process: subprocess.Popen[bytes]) -> Any:
@@ -201,7 +204,7 @@ class _Child:
 
     def _broken_off(self, process: subprocess.Popen[bytes]) -> Refused:
         """No answer came: what ended the child."""
-        end = _named(process.returncode) if _ended(process) else ""
+        end = _named(process.returncode) if self._ended(process) else ""
         if end == "SIGXCPU":
             did = f"took more than {self.limits.cpu_seconds} s of processor time"
             return self._refusal(did, "raise cpu_seconds of the loader's limits")
@@ -216,6 +219,12 @@ class _Child:
             )
         garbage = printable(self._garbage or "nothing came")
         return self._refusal(f"made the child process answer with garbage ({garbage})", "do without it")
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether the child ended by itself; what it said last has been heard by then."""
+        ended = _ended(process)
+        self._heard.wait(_GRACE)
+        return ended
 
     def _too_large(self) -> Refused:
         did = f"took more than {self.limits.memory / GIB:.3g} GiB of memory"
