@@ -76,7 +76,7 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
     )
     with folder.claimed(request.output):
         events.tell("run_started", request=request, folder=request.output)
-        opened = open_model(request.model, request.load, registry, assigned)
+        opened = open_model(request.model, replace(request.load, images=request.data), registry, assigned)
         network = opened.network.to(backend.device)
         samples = read(request.data, network, backend)
         network = _named(network, request.load, samples)
@@ -273,7 +273,7 @@ def _with_exports(report: Report, request: Request, registry: Registry, assigned
 def _finish(report: Report, stages: Stages, request: Request, started: float, events: Events) -> Report:
     timings = {**stages.timings, "total": time.monotonic() - started}
     report = replace(report, methods=tuple(stages.runs), timings=timings, written=request.output is not None)
-    report = replace(report, environment=environment.with_peak(report.environment, stages.backend))
+    report = replace(report, environment=environment.with_peak(report.environment, stages.backend, stages.peak))
     report = _with_failures(report, events)
     if request.output is not None:
         folder.write(report, request.output, stages.samples)

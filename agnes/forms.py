@@ -157,7 +157,7 @@ def probe(graph_module: fx.GraphModule, images: Mapping[int, torch.Tensor]) -> d
             with torch.no_grad():
                 recorder.run(images[batch])
         except Exception as error:
-            raise Refused(f"the network does not run on a batch of {batch} images: {reason(error)}") from error
+            raise Refused(f"refused: the network does not run on a batch of {batch} images: {reason(error)}") from error
         runs.append(recorder.values)
     return {node: (runs[0][node], runs[1][node]) for node in runs[0]}
 

@@ -39,7 +39,9 @@ def trace(module: nn.Module, images: torch.Tensor) -> fx.GraphModule:
     try:
         module = copy.deepcopy(module).float().eval().requires_grad_(False)
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise Refused(f"{type(module).__name__} cannot be copied: {reason(error)}; export it to ONNX") from error
+        raise Refused(
+            f"refused: {type(module).__name__} cannot be copied: {reason(error)}; export it to ONNX"
+        ) from error
     expected = _outputs(module, images)
     graph_module = module if isinstance(module, fx.GraphModule) else _trace(module)
     _remove_in_place(graph_module)
@@ -47,9 +49,11 @@ def trace(module: nn.Module, images: torch.Tensor) -> fx.GraphModule:
     _keep_one_input(graph_module)
     if not _alike(expected, _outputs(graph_module, images)):
         if not _alike(expected, _outputs(module, images)):
-            raise Refused("the network gives other logits each time it sees the same image; let it obey eval mode")
+            raise Refused(
+                "refused: the network gives other logits each time it sees the same image; let it obey eval mode"
+            )
         raise Refused(
-            "the network computes something else as a graph: a value is overwritten in place and used again; "
+            "refused: the network computes something else as a graph: a value is overwritten in place and used again; "
             "rewrite it without operations in place, or export the model to ONNX"
         )
     return graph_module
@@ -73,12 +77,12 @@ def _trace(module: nn.Module) -> fx.GraphModule:
         graph = _Tracer().trace(module, settled)
     except TraceError as error:
         raise Refused(
-            f"{type(module).__name__} cannot be traced: its control flow depends on the data at {_user_line(error)}; "
-            "rewrite that line without it, or export the model to ONNX"
+            f"refused: {type(module).__name__} cannot be traced: its control flow depends on the data at "
+            f"{_user_line(error)}; rewrite that line without it, or export the model to ONNX"
         ) from error
     except Exception as error:
         raise Refused(
-            f"{type(module).__name__} cannot be traced at {_user_line(error)}: {reason(error)}; "
+            f"refused: {type(module).__name__} cannot be traced at {_user_line(error)}: {reason(error)}; "
             "rewrite that line, or export the model to ONNX"
         ) from error
     return fx.GraphModule(module, graph).eval()
@@ -107,7 +111,8 @@ def _outputs(module: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     except Exception as error:
         shape = "x".join(str(size) for size in images.shape[1:])
         raise Refused(
-            f"the network does not run on {len(images)} images of {shape}: {reason(error)}; check the input shape"
+            f"refused: the network does not run on {len(images)} images of {shape}: {reason(error)}; "
+            "check the input shape"
         ) from error
     return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
@@ -136,10 +141,12 @@ def _keep_one_input(graph_module: fx.GraphModule) -> None:
     graph.eliminate_dead_code()
     for node in inputs[1:]:
         if node.users:
-            raise Refused(f"the network takes {len(inputs)} inputs; AGNES scans classifiers with one input of images")
+            raise Refused(
+                f"refused: the network takes {len(inputs)} inputs; AGNES scans classifiers with one input of images"
+            )
         graph.erase_node(node)
     if not inputs or not inputs[0].users:
-        raise Refused("the network does not read its images; AGNES scans classifiers with one input of images")
+        raise Refused("refused: the network does not read its images; AGNES scans classifiers with one input of images")
     graph_module.recompile()
 
 
@@ -147,8 +154,8 @@ def _remove_in_place(graph_module: fx.GraphModule) -> None:
     """Values are kept and read again after the cut, so no operation may overwrite its input."""
     order = {node: position for position, node in enumerate(graph_module.graph.nodes)}
     for node in graph_module.graph.nodes:
-        overwritten = node.args[0] if node.args else None
-        if not _made_pure(graph_module, node) or not isinstance(overwritten, fx.Node):
+        overwritten = next(iter(node.all_input_nodes), None)
+        if not _made_pure(graph_module, node) or overwritten is None:
             continue
         for user in list(overwritten.users):
             if order[user] > order[node]:  # it read what the operation had written there
@@ -195,7 +202,7 @@ def output_value(graph_module: fx.GraphModule) -> fx.Node:
     if isinstance(value, Mapping) and len(value) == 1:
         value = next(iter(value.values()))
     if not isinstance(value, fx.Node):
-        raise Refused("the model has more than one output; AGNES scans classifiers with one output of logits")
+        raise Refused("refused: the model has more than one output; AGNES scans classifiers with one output of logits")
     return value
 
 

@@ -119,7 +119,7 @@ ACTIVATIONS = frozenset(
 )
 RESHAPING = frozenset(("flatten", "identity", "dropout"))  # the same numbers, in eval mode
 _LINEAR = frozenset(("conv", "linear", "batch_norm", "avg_pool", "add", "scale", "preprocess"))
-_MOVING = RESHAPING | {"concat", "permute", "pad", "shape", "index"}
+_MOVING = RESHAPING | {"concat", "permute", "pad", "expand", "shape", "index"}
 PIECEWISE_LINEAR = _LINEAR | _MOVING | {"relu", "clamp", "leaky_relu", "max_pool"}
 _INVISIBLE = frozenset(("shape", "identity", "index", "preprocess"))  # not worth naming to a user
 
@@ -173,11 +173,16 @@ def kind_of(graph_module: fx.GraphModule, node: fx.Node) -> str:
         kind = _CALL_KINDS.get(node.target, str(getattr(node.target, "__name__", node.target)))
     else:
         kind = _METHOD_KINDS.get(str(node.target), str(node.target)) if node.op == "call_method" else node.op
-    return "scale" if kind in ("multiply", "divide") and _by_a_number(node) else kind
+    return "scale" if kind in ("multiply", "divide") and _by_a_number(node, kind) else kind
 
 
-def _by_a_number(node: fx.Node) -> bool:
-    return isinstance(node.args[0], fx.Node) and len(node.args) == 2 and isinstance(node.args[1], (int, float))
+def _by_a_number(node: fx.Node, kind: str) -> bool:
+    """Whether a product has a number for one factor, or a quotient for its divisor; what rounds has more arguments."""
+    operands = [*node.args, *(node.kwargs[name] for name in ("input", "other") if name in node.kwargs)]
+    if len(operands) != 2 or len(node.args) + len(node.kwargs) != 2:
+        return False
+    one, other = reversed(operands) if kind == "multiply" and isinstance(operands[1], fx.Node) else operands
+    return isinstance(one, fx.Node) and isinstance(other, (int, float))
 
 
 def kinds_in(graph_module: fx.GraphModule) -> frozenset[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from agnes import settings
+from agnes import hub, settings
 from agnes.calling import call
 from agnes.errors import AgnesError, NothingApplicable, Refused, UsageError
 from agnes.method import settings_in
@@ -18,6 +18,8 @@ from agnes.results import MethodRun
 from agnes.text import printable
 
 if TYPE_CHECKING:
+    import torch
+
     from agnes.network import Network
 
 
@@ -33,6 +35,7 @@ class LoadOptions:
     input_shape: tuple[int, ...] | None = None  # channels,height,width where the file does not say
     class_names: tuple[str, ...] | None = None
     trust_model_code: bool = False  # from the command line or Python only
+    images: Path | None = None  # benign ones, on which a network is compared with its file too
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,30 @@ class Opened:
 def open_model(
     path: Path, options: LoadOptions, registry: Registry, assigned: settings.Assignments | None = None
 ) -> Opened:
-    """The Network in a model file."""
+    """The Network in a model file, which may lie on a hub."""
+    if hub.is_address(path):
+        fetched = hub.fetch(path)
+        return _of_hub(open_model(fetched.path, options, registry, assigned), fetched, options)
     check_file(path)
     loaders, broken = _loaders(registry, assigned or {})
     for opener, loader in loaders:
         network = _ask(opener.name, loader, path, options)
         if network is not None:
-            return Opened(network, _facts(path, network, opener), replace(opener, reason=f"opened {path.name}"))
+            return Opened(
+                network, _facts(path, network, opener), replace(opener, reason=f"opened {printable(path.name)}")
+            )
     raise NothingApplicable(_nobody(path, [run.name for run, _ in loaders], broken))
+
+
+def _of_hub(opened: Opened, fetched: hub.Fetched, options: LoadOptions) -> Opened:
+    """What was opened, with where it came from, and with the class names that lie beside it where they fit."""
+    network, facts = opened.network, {**opened.facts, **fetched.facts}
+    names = fetched.class_names
+    if options.class_names is None and names is not None and len(names) == network.class_count:
+        network = network.with_class_names(names)
+        network.facts = {**network.facts, "class_names": list(names)}  # stronger than what the images' folders say
+        facts["class_names"] = list(names)
+    return replace(opened, network=network, facts=facts)
 
 
 def _facts(path: Path, network: Network, opener: MethodRun) -> dict[str, Any]:
@@ -80,19 +99,31 @@ def check_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise UsageError(f"there is no model file {path}") from None
+        raise UsageError(f"there is no model file {printable(path, 500)}") from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{printable(path, 500)} cannot be read: {error.strerror}") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise Refused(f"refused: {path} is neither a file nor a folder")
+        raise Refused(f"refused: {printable(path, 500)} is neither a file nor a folder")
     if stat.S_ISREG(mode):
         try:
             with path.open("rb") as file:
                 empty = not file.read(1)
         except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+            raise UsageError(f"{printable(path, 500)} cannot be read: {error.strerror}") from error
         if empty:
-            raise Refused(f"refused: {path} is empty")
+            raise Refused(f"refused: {printable(path, 500)} is empty")
+
+
+def real_images(options: LoadOptions, shape: Sequence[int], count: int = 4) -> torch.Tensor | None:
+    """A few of the user's images in a network's size, for comparing it with its file; None where there are none."""
+    from agnes.samples import read_samples
+
+    if options.images is None:
+        return None
+    try:
+        return read_samples(options.images, input_shape=shape, limit=count).images[:count]
+    except AgnesError:  # told where the images are read for the scan
+        return None
 
 
 def sha256_of(path: Path) -> str:
@@ -107,8 +138,8 @@ def _ask(name: str, loader: Any, path: Path, options: LoadOptions) -> Network | 
     except AgnesError:
         raise
     except (Exception, SystemExit) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise Refused(f"refused: loader '{name}' cannot open {path.name}: {type(error).__name__}: {reason}") from error
+        reason = printable(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", 500)
+        raise Refused(f"refused: loader '{name}' cannot open {printable(path.name)}: {reason}") from error
 
 
 def _loaders(registry: Registry, assigned: settings.Assignments) -> tuple[list[tuple[MethodRun, Any]], list[str]]:
@@ -128,4 +159,4 @@ def _nobody(path: Path, asked: list[str], broken: list[str]) -> str:
     if not asked and not broken:
         return "no loader is installed; install agnes-onnx or agnes-pytorch"
     reasons = "; ".join([f"asked: {', '.join(asked) or 'none'}", *broken])
-    return f"no installed loader opens {path.name} ({reasons}); export the model to ONNX or safetensors"
+    return f"no installed loader opens {printable(path.name)} ({reasons}); export the model to ONNX or safetensors"

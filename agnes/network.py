@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,6 +56,17 @@ class _Cut:
     rebuilt: tuple[fx.Node, ...]  # sizes: known from the batch alone
     static: tuple[fx.Node, ...]  # weights and what is computed from them alone
     after: tuple[fx.Node, ...]
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What runs after a cut, node by node, for methods that run it in a way of their own."""
+
+    start: fx.Node  # whose value is the layer's
+    nodes: tuple[fx.Node, ...]  # in order
+    output: fx.Node
+    compute: Callable[[fx.Node, Mapping[fx.Node, Any]], Any]  # a node's value from those of the nodes that it reads
+    given: Callable[[State], dict[fx.Node, Any]]  # what the nodes read of before the cut, for the images of a state
 
 
 class Network:
@@ -138,13 +150,16 @@ class Network:
         layer = self.layer(layer)
         cut = self._cut(layer)
         value = state.value if replaced is None else replaced
-        batch = len(value)
         _check_resumed(layer, state, value)
-        values: dict[fx.Node, Any] = {self._node(name): kept for name, kept in state.alive.items()}
-        values.update({n: forms.rebuild(self._forms[n.name], batch, value.device) for n in cut.rebuilt})
-        values[self._node(layer.node)] = value
-        self._run(cut.static, values, cut.static)
+        values = {**self._given(cut, state), self._node(layer.node): value}
         return self._run(cut.after, values, (self._output,))[self._output]
+
+    def rest(self, layer: Layer | str) -> Rest:
+        """What `after` runs, as nodes."""
+        layer = self.layer(layer)
+        cut = self._cut(layer)
+        given = functools.partial(self._given, cut)
+        return Rest(self._node(layer.node), cut.after, self._output, self._compute, given)
 
     def read(self, images: torch.Tensor, layers: Sequence[Layer] | None = None) -> dict[str, torch.Tensor]:
         """The values of layers, by name, from one pass."""
@@ -163,6 +178,11 @@ class Network:
             if known.name == name:
                 return known
         raise AgnesError(f"the network has no layer '{name}'{suggestion(name, [known.name for known in self.layers])}")
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Node -> the shape for one image, where a node's value holds one image a row."""
+        return self._shapes
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -205,8 +225,8 @@ class Network:
         module = copy.deepcopy(self.module)
         for node in list(module.graph.nodes):
             norm = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-            before = node.args[0] if isinstance(norm, BATCH_NORMS) else None
-            if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            before = node.all_input_nodes[0] if isinstance(norm, BATCH_NORMS) else None
+            if before is None or before.op != "call_module" or len(before.users) > 1:
                 continue
             weighted = module.get_submodule(str(before.target))
             if sum(n.op == "call_module" and n.target == before.target for n in module.graph.nodes) > 1:
@@ -264,7 +284,9 @@ class Network:
         dynamic = frontier - static
         for n in dynamic | {node}:
             if n.name not in self._forms:
-                raise Refused(f"the network cannot be cut at layer '{layer.name}': '{n.name}' mixes images of a batch")
+                raise Refused(
+                    f"refused: the network cannot be cut at layer '{layer.name}': '{n.name}' mixes images of a batch"
+                )
         kept = {n for n in dynamic if forms.is_data(self._forms[n.name])}
         return _Cut(
             before=self._in_order(_reach([node, *kept], back=True)),
@@ -273,6 +295,14 @@ class Network:
             static=self._in_order(_reach(static, back=True)),
             after=self._in_order(after),
         )
+
+    def _given(self, cut: _Cut, state: State) -> dict[fx.Node, Any]:
+        """What runs after a cut reads of before it, less the layer's own value."""
+        values: dict[fx.Node, Any] = {self._node(name): kept for name, kept in state.alive.items()}
+        values.update(
+            {n: forms.rebuild(self._forms[n.name], len(state.value), state.value.device) for n in cut.rebuilt}
+        )
+        return self._run(cut.static, values, cut.static + cut.rebuilt + tuple(values))
 
     def _run(
         self, nodes: Sequence[fx.Node], values: dict[fx.Node, Any], wanted: Iterable[fx.Node]
@@ -352,20 +382,23 @@ def _check_output(values: tuple[Any, Any]) -> None:
     two, three = values
     if not isinstance(two, torch.Tensor):
         raise Refused(
-            f"the model's output is a {type(two).__name__}; AGNES scans classifiers with one output of logits"
+            f"refused: the model's output is a {type(two).__name__}; AGNES scans classifiers with one output of logits"
         )
     if two.dim() != 2 or two.shape[0] != 2 or three.shape != (3, two.shape[1]):
         raise Refused(
-            f"the model's output for 2 images has the shape {tuple(two.shape)}; "
+            f"refused: the model's output for 2 images has the shape {tuple(two.shape)}; "
             "AGNES scans classifiers, with one row of logits for each image"
         )
     if not bool(two.isfinite().all()):
-        raise Refused("the model's logits are not finite numbers; its weights or its preprocessing are damaged")
+        raise Refused(
+            "refused: the model's logits are not finite numbers; its weights or its preprocessing are damaged"
+        )
     if two.shape[1] < 2:
-        raise Refused("the model has one output; AGNES scans classifiers of two classes or more")
+        raise Refused("refused: the model has one output; AGNES scans classifiers of two classes or more")
     if forms.mixes_images(values):
         raise Refused(
-            "the logits of an image depend on the others in its batch; AGNES scans networks that take each alone"
+            "refused: the logits of an image depend on the others in its batch; "
+            "AGNES scans networks that take each alone"
         )
 
 

@@ -184,6 +184,14 @@ class Called(nn.Module):
         (lambda x: x / 255, "scale", True),
         (lambda x: x * 2.0, "scale", True),
         (lambda x: x.mul(2) - 1, "scale", True),
+        (lambda x: 2 * x, "scale", True),
+        (lambda x: torch.mul(input=x, other=2), "scale", True),
+        (lambda x: torch.mul(x, other=0.5), "scale", True),
+        (lambda x: torch.div(input=x, other=2.0), "scale", True),
+        (lambda x: torch.div(x, 2, rounding_mode="floor"), "divide", False),
+        (lambda x: torch.div(other=x + 1, input=torch.ones_like(x)), "divide", False),
+        (lambda x: functional.relu(input=x), "relu", True),
+        (lambda x: x.unsqueeze(1).expand(-1, 2, -1, -1, -1)[:, 1], "expand", True),
         (lambda x: x * x, "multiply", False),
         (lambda x: 1 / (x + 1), "divide", False),
         (lambda x: functional.max_pool2d(x, 3, 1, 1), "max_pool", True),
@@ -252,6 +260,26 @@ def test_a_norm_of_two_uses_is_folded_into_both():
         nn.Conv2d(3, 4, 1), norm, nn.ReLU(), nn.Conv2d(4, 4, 1), norm, nn.Flatten(), nn.Linear(576, 3)
     )
     check_folded(Network.of(lively(module), INPUT_SHAPE), 0)
+
+
+class Named(nn.Module):
+    """Every module called with its argument by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.relu = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        self.fc = nn.Linear(400, 3)
+
+    def forward(self, images):
+        maps = self.relu(input=self.norm(input=self.conv(input=images)))
+        return self.fc(input=torch.flatten(input=maps, start_dim=1))
+
+
+def test_modules_called_with_arguments_by_name_are_the_same_layers():
+    network = Network.of(lively(Named()), INPUT_SHAPE)
+    (layer,) = network.layers
+    assert (layer.name, layer.norm, layer.activation) == ("conv", "norm", "relu")
+    check_folded(network, 0)
 
 
 class Joined(nn.Module):

@@ -20,6 +20,7 @@ def command(
         Path | None,
         typer.Option("--data", metavar="PATH", help="Benign images, to say what they offer to methods."),
     ] = None,
+    set_: arguments.Set = None,
     json: arguments.Json = False,
     config: arguments.Config = None,
     block: arguments.Block = None,
@@ -42,6 +43,6 @@ def command(
         options.load_options(chosen, trust_model_code=trust_model_code),
         chosen.data,
         chosen.block,
-        configuration.plugins,
+        settings.merged(configuration.plugins, settings.parse_assignments(set_ or ())),
     )
     print(jsonlib.dumps(found, indent=2, ensure_ascii=False) if json else inspection.text(found))

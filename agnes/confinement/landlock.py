@@ -19,6 +19,7 @@ _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 _OF_A_FILE = 1 | _WRITE_FILE | _READ_FILE | _TRUNCATE | 1 << 15  # what may be allowed on a file; the rest on folders
 _READ = _READ_FILE | _READ_DIR
+RUN, LIST, ALL = _READ | 1, _READ_DIR, (1 << 16) - 1  # for `others`: read and execute; see names; everything
 _WRITE = _READ | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _REFER | _TRUNCATE
 
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # version of Landlock -> how many rights over files it knows; later 16
@@ -37,7 +38,7 @@ def version() -> int:
     return kernel.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))
 
 
-def close(reads: Iterable[Path], writes: Iterable[Path]) -> int:
+def close(reads: Iterable[Path], writes: Iterable[Path], others: Iterable[tuple[Path, int]] = ()) -> int:
     """Shut this thread, and those it starts, out of all other files. Returns the version in force."""
     known = version()
     rights = (1 << _FILE_RIGHTS.get(known, 16)) - 1
@@ -49,6 +50,8 @@ def close(reads: Iterable[Path], writes: Iterable[Path]) -> int:
             _allow(rules, path, _READ & rights)
         for path in writes:
             _allow(rules, path, _WRITE & rights)
+        for path, allowed in others:
+            _allow(rules, path, allowed & rights)
         kernel.syscall(_RESTRICT, ctypes.c_int(rules), ctypes.c_uint32(0))
     finally:
         os.close(rules)

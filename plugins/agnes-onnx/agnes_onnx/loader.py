@@ -76,7 +76,7 @@ class OnnxLoader(Method):
 
         preprocess = Preprocess(options.mean, options.std, options.scale, form.layout)
         preprocess.check(form.shape[0])
-        images = parity.random_images(form.shape, self.parity_images)
+        images, real = parity.images(form.shape, self.parity_images, options)
         reference = runtime.Reference(form.batch, self._child(), name)
         with ThreadPoolExecutor(1) as beside:
             taken = preprocess(images).flatten(1) if form.flat else preprocess(images)
@@ -92,6 +92,7 @@ class OnnxLoader(Method):
                 facts=_facts(model, form),
             )
             measured = parity.measure(network, model, imported, images, answer.result(), reference, self.parity_limit)
+        measured = {**measured, "real_images": real}
         network.facts = {**network.facts, "parity": measured, "isolation": runtime.isolation()}
         return network
 

@@ -10,9 +10,11 @@ import torch
 from torch import fx
 
 from agnes.errors import Refused
+from agnes.loading import real_images
 from agnes.text import printable
 
 if TYPE_CHECKING:
+    from agnes.loading import LoadOptions
     from agnes.network import Network
     from agnes_onnx.graph import Imported
     from agnes_onnx.runtime import Answer, Reference
@@ -49,6 +51,13 @@ def differences(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[float, float]
     """The largest absolute difference, and that over the reference's largest value."""
     absolute = float((ours - theirs).abs().max())
     return absolute, absolute / max(float(theirs.abs().max()), 1e-12)
+
+
+def images(shape: Sequence[int], count: int, options: LoadOptions) -> tuple[torch.Tensor, int]:
+    """Images to compare a network on: random ones, then a few of the user's; and how many those are."""
+    real = real_images(options, shape)
+    noise = random_images(shape, count)
+    return (noise, 0) if real is None else (torch.cat([noise, real]), len(real))
 
 
 def random_images(shape: Sequence[int], count: int) -> torch.Tensor:

@@ -44,6 +44,41 @@ def test_a_file_of_one_fixed_batch_size_takes_any(name, tmp_path):
     same_logits(opened(exported(module, shape, tmp_path / "m.onnx", batch=1)), name, module, shape)
 
 
+@pytest.mark.parametrize("name", ["residual", "inside"])
+def test_a_network_is_compared_on_the_users_images_too(name, tmp_path, monkeypatch):
+    given, run = [], Reference.run
+    monkeypatch.setattr(Reference, "run", lambda self, file, images: given.append(images) or run(self, file, images))
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=pixels)
+    path = exported(made(name), NETS[name][1], tmp_path / "m.onnx")
+    facts = opened(path, images=tmp_path / "images.npz", scale=2.0).facts
+    assert (facts["parity"]["images"], facts["parity"]["real_images"]) == (8, 4)
+    real = torch.from_numpy(pixels[:4] / np.float32(255)) * 2
+    assert torch.allclose(given[0][4:], real if name == "inside" else real.permute(0, 3, 1, 2))
+    assert opened(path, images=tmp_path / "nowhere").facts["parity"]["real_images"] == 0
+
+
+@pytest.mark.parametrize("opset", range(7, onnx.defs.onnx_opset_version() + 1))
+def test_every_opset_that_onnx_knows_is_read(opset, tmp_path):
+    nodes = [
+        n("Conv", ["x", "w"], "c", pads=[1] * 4),
+        n("BatchNormalization", ["c", "scale", "shift", "mean", "variance"], "b"),
+        n("Relu", ["b"], "r"),
+        n("Add", ["r", "c"], "a"),
+        n("MaxPool", ["a"], "p", kernel_shape=[2, 2], strides=[2, 2]),
+        n("Concat", ["p", "p"], "both", axis=1),
+        n("GlobalAveragePool", ["both"], "pooled"),
+        n("Flatten", ["pooled"], "flat"),
+        n("Gemm", ["flat", "head", "bias"], "y"),
+    ]
+    four = {name: np.abs(numbers(4)) + 0.1 for name in ("scale", "shift", "mean", "variance")}
+    weights = {"w": numbers(4, 3, 3, 3), "head": numbers(8, 4), "bias": numbers(4), **four}
+    network = opened(hand_built(tmp_path / "m.onnx", nodes, weights, opset=opset))
+    assert network.facts["opset"] == opset
+    assert network.facts["parity"]["relative"] < 1e-5
+    assert {"conv", "batch_norm", "relu", "max_pool", "concat", "linear"} <= network.kinds
+
+
 def same_logits(network, name, module, shape):
     images = torch.rand(5, *shape)
     with torch.no_grad():

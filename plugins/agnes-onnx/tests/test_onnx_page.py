@@ -32,3 +32,14 @@ def test_the_commands_on_the_page_work(command, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "parity" in result.output
     assert "isolation" in result.output
+
+
+def test_the_picture_on_the_page_is_what_is_printed(tmp_path, monkeypatch):
+    exported(made("residual"), NETS["residual"][1], tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    printed = CliRunner().invoke(cli.app, ["inspect", "model.onnx"]).output.splitlines()
+    (picture,) = re.findall(r"```\n(model\.onnx: .*?)```", PAGE, re.DOTALL)
+    shown = picture.partition("\nmethods\n")[0].splitlines()  # which methods there are depends on what is installed
+    assert [line[:20] for line in shown] == [line[:20] for line in printed[: len(shown)]]
+    changing = ("  size ", "  sha256 ", "  producer ", "  parity ", "  isolation ")
+    assert [line for line in shown if not line.startswith(changing) and line not in printed] == []

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from agnes.errors import AgnesError, Refused, UsageError, suggestion
-from agnes.registry import BrokenPlugin, Registry
+from agnes.registry import BrokenPlugin, Plugin, Registry
 from agnes.text import printable
 
 if TYPE_CHECKING:
@@ -34,20 +34,23 @@ class Architecture:
             with torch.device("meta"):
                 return self.make(classes)
         except Exception as error:
-            raise BrokenPlugin(
-                f"architecture '{self.name}' cannot be made for {classes} classes: {type(error).__name__}: {error}"
-            ) from error
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            raise BrokenPlugin(f"architecture '{self.name}' cannot be made for {classes} classes: {reason}") from error
 
     @cached_property
     def of_two(self) -> Shapes:
         """The shapes of its weights for two classes."""
         return shapes_in(self.blank(2))
 
+    @cached_property
+    def of_three(self) -> Shapes:
+        """Those for three: what differs grows with the classes."""
+        return shapes_in(self.blank(3))
+
     def class_count(self, shapes: Shapes) -> int | None:
         """The number of classes that weights were made for, read where the shape grows with it; None: nowhere."""
-        three = shapes_in(self.blank(3))
         for key, shape in self.of_two.items():
-            for dim, (a, b) in enumerate(zip(shape, three[key], strict=True)):
+            for dim, (a, b) in enumerate(zip(shape, self.of_three[key], strict=True)):
                 if (a, b) == (2, 3) and len(shapes.get(key, ())) == len(shape):
                     return shapes[key][dim]
         return None
@@ -70,10 +73,15 @@ class Architecture:
         return needed <= shapes.keys() <= self.of_two.keys() and self.misfit(shapes) is None
 
 
+def plugins() -> tuple[Plugin, ...]:
+    """What brings architectures here; nothing is imported."""
+    return Registry.discover().of_stage("architecture")
+
+
 def installed() -> tuple[dict[str, Architecture], list[str]]:
     """Every architecture by name, and what went wrong with those that cannot be imported."""
     found, broken = {}, []
-    for plugin in Registry.discover().of_stage("architecture"):
+    for plugin in plugins():
         try:
             found[plugin.name] = Architecture(plugin.name, plugin.load())
         except BrokenPlugin as error:
@@ -83,11 +91,11 @@ def installed() -> tuple[dict[str, Architecture], list[str]]:
 
 def named(name: str) -> Architecture:
     """The architecture a user typed; no other is imported."""
-    plugins = {plugin.name: plugin for plugin in Registry.discover().of_stage("architecture")}
-    if name not in plugins:
-        hint = suggestion(name, plugins) if plugins else "; none is installed, agnes-zoo brings some"
+    known = {plugin.name: plugin for plugin in plugins()}
+    if name not in known:
+        hint = suggestion(name, known) if known else "; none is installed, agnes-zoo brings some"
         raise UsageError(f"there is no architecture '{printable(name)}'{hint}")
-    return Architecture(name, plugins[name].load())
+    return Architecture(name, known[name].load())
 
 
 def fitting(shapes: Shapes, file: str) -> Architecture:

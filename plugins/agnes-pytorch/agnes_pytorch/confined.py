@@ -11,7 +11,6 @@ from torch import nn
 
 from agnes.errors import Refused
 from agnes.text import printable
-from agnes_pytorch.opening import noise
 
 if TYPE_CHECKING:
     import numpy
@@ -106,69 +105,3 @@ def _dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 def _shape(value: torch.Tensor) -> str:
     return "x".join(map(str, value.shape))
-
-
-# What follows runs code from the file: only where the user trusts its author
-
-
-def program(path: Path, kind: str, shape: list[int] | None, count: int, name: str) -> dict[str, Any]:
-    """A file that is a program, as ONNX with its logits of random images; or its weights where it holds only these."""
-    loaded = _opened(path, kind)
-    if isinstance(loaded, dict):
-        modules = [value for key, value in loaded.items() if key in USUAL and isinstance(value, nn.Module)]
-        if not modules:
-            return state_in(loaded, path.stat().st_size, name)
-        loaded = modules[0]
-    batch = None
-    if isinstance(loaded, torch.export.ExportedProgram):
-        own, batch = _exported_shape(loaded, name)
-        if shape is not None and list(shape) != own:
-            raise Refused(f"refused: {name} takes images of {own}, and {list(shape)} was given")
-        shape, loaded = own, loaded.module()
-    elif isinstance(loaded, nn.Module):
-        loaded.eval()
-    else:
-        raise Refused(f"refused: {name} holds an object of type {printable(type(loaded).__name__)} and no network")
-    if shape is None:
-        return {"needs": "input_shape"}
-    return {"shape": shape, **_as_onnx(loaded, noise(batch or count, shape), batch is not None)}
-
-
-def _opened(path: Path, kind: str) -> Any:
-    if kind == "TorchScript":
-        return torch.jit.load(path, map_location="cpu")
-    if kind == "torch.export":
-        return torch.export.load(path)
-    if kind == "torch.package":
-        raise Refused("refused: torch.package files name no network; save the network itself as TorchScript or ONNX")
-    return torch.load(path, map_location="cpu", weights_only=False)
-
-
-def _exported_shape(exported: Any, name: str) -> tuple[list[int], int | None]:
-    """The shape of one image of an exported program, and how many it takes at a time where that is fixed."""
-    inputs = [s.arg.name for s in exported.graph_signature.input_specs if s.kind.name == "USER_INPUT"]
-    values = [n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder" and n.name in inputs]
-    if len(values) != 1 or values[0].dim() != 4 or not all(isinstance(size, int) for size in values[0].shape[1:]):
-        raise Refused(f"refused: {name} does not take one batch of images of one size")
-    batch = values[0].shape[0]
-    return list(values[0].shape[1:]), batch if isinstance(batch, int) else None
-
-
-def _as_onnx(module: nn.Module, images: torch.Tensor, fixed: bool) -> dict[str, Any]:
-    """The module exported at these images, as a file of any batch or of a fixed one, and its logits."""
-    with torch.no_grad():
-        logits = module(images)
-    to: Any = io.BytesIO()
-    torch.onnx.export(
-        module,
-        (images,),
-        to,
-        dynamo=False,
-        opset_version=17,
-        training=torch.onnx.TrainingMode.PRESERVE,
-        do_constant_folding=False,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_axes=None if fixed else {"images": {0: "batch"}, "logits": {0: "batch"}},
-    )
-    return {"onnx": to.getvalue(), "logits": logits.numpy()}

@@ -1,10 +1,12 @@
-"""The exporters to .safetensors, .pt and .pth files."""
+"""The exporters to .safetensors files and to those of torch.save."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     import torch
 
     from agnes.network import Network
+
+
+_PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class SafetensorsExporter(Method):
 
 @dataclass(frozen=True)
 class StateDictExporter(Method):
-    """Writes a network's weights as a plain state dict of torch.save, under the keys of the file they came from."""
+    """Writes a network's weights as a state dict of torch.save, under the keys of the file they came from."""
 
     parity_images: int = 4  # how many random images the written weights are compared on
     parity_limit: float = 1e-4  # the largest relative difference of the written weights that is accepted
@@ -45,17 +50,26 @@ class StateDictExporter(Method):
     @hookimpl
     def export(self, network: Network, path: Path) -> Path | None:
         """Write, read again into the architecture, compare, and only then put in place."""
-        if path.suffix.lower() not in (".pt", ".pth"):
+        if path.suffix.lower() not in _PICKLED:
             return None
-        import torch
-
         from agnes_pytorch import writing
 
-        form = writing.Format("pytorch-export", torch.save, _read)
+        above = [key for key in str(network.facts.get("nested_under") or "").split(".") if key]
+        form = writing.Format("pytorch-export", partial(_save, above), partial(_read, above))
         return writing.write(network, path, form, self.parity_images, self.parity_limit)
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def _save(above: Sequence[str], state: dict[str, torch.Tensor], path: Path) -> None:
+    """A state dict where its file had it: by itself, or below other keys."""
+    import torch
+
+    nested: dict[str, Any] = state
+    for key in reversed(above):
+        nested = {key: nested}
+    torch.save(nested, path)
+
+
+def _read(above: Sequence[str], path: Path) -> dict[str, torch.Tensor]:
     """The weights that were just written, through the checks that every file goes through."""
     import torch
 
@@ -64,4 +78,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     size = path.stat().st_size
     found = archive.read(path, size)
     found.check_blocks(pickles.check(found.checked_pickle(size), path.name))
-    return torch.load(path, map_location="cpu", weights_only=True)
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    for key in above:
+        loaded = loaded[key]
+    return loaded

@@ -33,8 +33,9 @@ class SafetensorsLoader(Method):
         return self._open(path, options)
 
     def _open(self, path: Path, options: LoadOptions) -> Network:
-        from agnes_pytorch import header, opening, weights
+        from agnes_pytorch import designs, header, opening, weights
 
+        designs.check(options)
         entries = header.read(path, self.header_limit)
         shapes = {key: entry.shape for key, entry in entries.items()}
         facts = {"format": "safetensors", "number_types": sorted({entry.dtype for entry in entries.values()})}

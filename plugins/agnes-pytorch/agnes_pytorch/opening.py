@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from agnes.errors import Refused, UsageError
+from agnes.loading import real_images
 from agnes.network import Network
+from agnes.text import printable
 from agnes_pytorch import architectures, weights
 from agnes_pytorch.architectures import Architecture
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from agnes import confinement
     from agnes.loading import LoadOptions
 
 _MOST = 1e-3  # the largest relative difference from the architecture itself
@@ -26,8 +29,13 @@ def network(
     read: Callable[[], Mapping[str, torch.Tensor]],
     options: LoadOptions,
     facts: Mapping[str, Any],
+    limits: confinement.Limits | None = None,  # of a child that runs the user's own code
 ) -> Network:
     """The network of these weights; they are read once an architecture is found to fit their shapes."""
+    from agnes_pytorch import designs
+
+    if designs.asked(options.arch) is not None:
+        return designs.network(name, read(), options, facts, limits)
     prefix = architectures.prefix_of(shapes)
     bare = {key.removeprefix(prefix): shape for key, shape in shapes.items()}
     architecture = _architecture(bare, name, options.arch)
@@ -44,7 +52,7 @@ def network(
         layout="NHWC" if options.layout == "NHWC" else "NCHW",
         facts={**facts, "architecture": architecture.name, "key_prefix": prefix},
     )
-    found.facts = {**found.facts, "parity": parity(found, module)}
+    found.facts = {**found.facts, "parity": parity(found, module, real_images(options, found.input_shape))}
     return found
 
 
@@ -69,15 +77,59 @@ def noise(count: int, shape: Sequence[int]) -> torch.Tensor:
     return torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def parity(network: Network, module: nn.Module, count: int = 2) -> dict[str, Any]:
-    """How far a network is from the module that it was made of, on random images."""
+def parity(network: Network, module: nn.Module, real: torch.Tensor | None, count: int = 2) -> dict[str, Any]:
+    """How far a network is from the module that it was made of, on random images and the user's own."""
     images = noise(count, network.input_shape)
+    if real is not None:
+        images = torch.cat([images, real])
     with torch.no_grad():
-        theirs = module(images if network.preprocess is None else network.preprocess(images))
-        return proven(network, network(images), theirs, f"torch {torch.__version__}")
+        taken = images if network.preprocess is None else network.preprocess(images)
+
+        def where() -> str:
+            return _first_difference(_outputs(network.module, images), _outputs(module, taken))
+
+        reference = f"torch {torch.__version__}"
+        return proven(network, network(images), module(taken), reference, len(images) - count, where)
 
 
-def proven(network: Network, logits: torch.Tensor, theirs: torch.Tensor, reference: str) -> dict[str, Any]:
+def _outputs(module: nn.Module, images: torch.Tensor) -> dict[str, Any]:
+    """What each part of a module gives, in the order of its work."""
+    found: dict[str, Any] = {}
+
+    def keeping(name: str) -> Callable[..., None]:
+        def keep(_part: nn.Module, _given: Any, gives: Any) -> None:
+            found.setdefault(name, gives)
+
+        return keep
+
+    hooks = [part.register_forward_hook(keeping(name)) for name, part in module.named_modules() if name]
+    try:
+        module(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """The first part that gives something else, in words; empty where the parts do not say."""
+    for name, value in ours.items():
+        other = theirs.get(name)
+        if not isinstance(value, torch.Tensor) or not isinstance(other, torch.Tensor) or value.shape != other.shape:
+            continue
+        if not differences(value, other)[1] <= _MOST:
+            return f", first at '{printable(name)}'"
+    return ""
+
+
+def proven(
+    network: Network,
+    logits: torch.Tensor,
+    theirs: torch.Tensor,
+    reference: str,
+    real: int,  # of the images, those that are the user's
+    where: Callable[[], str] = str,  # says the first place that differs
+) -> dict[str, Any]:
     """How far logits are from the output that the file's own network gives for the same images; Refused if far."""
     ours, theirs = as_in_file(network, logits), theirs.flatten(1)
     if ours.shape != theirs.shape or not torch.isfinite(theirs).all():
@@ -85,10 +137,16 @@ def proven(network: Network, logits: torch.Tensor, theirs: torch.Tensor, referen
     absolute, relative = differences(ours, theirs)
     if not relative <= _MOST:
         raise Refused(
-            f"refused: the loaded network differs from the file's own by {relative:.2g} relative (more than {_MOST:g});"
-            " report this model"
+            f"refused: the loaded network differs from the file's own by {relative:.2g} relative (more than {_MOST:g})"
+            f"{where()}; report this model"
         )
-    return {"reference": reference, "images": len(ours), "absolute": absolute, "relative": relative}
+    return {
+        "reference": reference,
+        "images": len(ours),
+        "real_images": real,
+        "absolute": absolute,
+        "relative": relative,
+    }
 
 
 def differences(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[float, float]:

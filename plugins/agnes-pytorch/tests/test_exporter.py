@@ -1,5 +1,7 @@
+import fakes
 import pytest
 import torch
+from agnes_onnx.exporter import OnnxExporter
 from agnes_pytorch.exporter import SafetensorsExporter, StateDictExporter
 from agnes_pytorch.loader import SafetensorsLoader
 from agnes_pytorch.pickle_loader import PickleLoader
@@ -9,6 +11,7 @@ from torch import nn
 from agnes.errors import OutputError
 from agnes.loading import LoadOptions
 from agnes.network import Network
+from agnes.reports import exporting
 
 pytestmark = pytest.mark.usefixtures("register")
 
@@ -65,7 +68,7 @@ def test_another_suffix_is_not_ours_and_a_missing_folder_is_said(opened, tmp_pat
 
 @pytest.mark.usefixtures("unconfined")
 @pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt"])
 def test_a_repaired_network_is_written_as_a_plain_state_dict(suffix, prefix, opened, made, tmp_path):
     network = opened(prefix=prefix, mean=(0.5,), std=(0.5,)).copy()
     with torch.no_grad():
@@ -80,6 +83,26 @@ def test_a_repaired_network_is_written_as_a_plain_state_dict(suffix, prefix, ope
     assert torch.allclose(again(images), network(images), atol=1e-6)
 
 
+@pytest.mark.usefixtures("unconfined")
+@pytest.mark.parametrize("above", [("state_dict",), ("model", "state_dict")])
+def test_a_state_dict_below_other_keys_goes_back_below_them(above, made, tmp_path):
+    original = made("small").state_dict()
+    nested = original
+    for key in reversed(above):
+        nested = {"epoch": 3, key: nested}
+    torch.save(nested, tmp_path / "m.pth")
+    network = PickleLoader().load(tmp_path / "m.pth", LoadOptions()).copy()
+    with torch.no_grad():
+        network.module.get_submodule("features.0").weight[1] = 0
+    found = torch.load(StateDictExporter().export(network, tmp_path / "repaired.pth"), weights_only=True)
+    for key in above:
+        found = found[key]
+    assert list(found) == list(original)
+    assert [key for key in original if not torch.equal(found[key], original[key])] == ["features.0.weight"]
+    again = PickleLoader().load(tmp_path / "repaired.pth", LoadOptions())
+    assert again.facts["nested_under"] == ".".join(above)
+
+
 def test_a_state_dict_that_differs_from_the_network_is_not_kept(opened, tmp_path):
     with pytest.raises(OutputError, match=r"differ from the network .* pytorch-export\.parity_limit"):
         StateDictExporter(parity_limit=-1.0).export(opened(), tmp_path / "out.pt")
@@ -89,3 +112,29 @@ def test_a_state_dict_that_differs_from_the_network_is_not_kept(opened, tmp_path
         )
     assert {file.name for file in tmp_path.iterdir()} == {"m.safetensors"}
     assert StateDictExporter().export(opened(), tmp_path / "out.safetensors") is None
+
+
+HOUSE = fakes.registry(
+    fakes.plugin("onnx-export", "exporter", OnnxExporter),
+    fakes.plugin("pytorch-export", "exporter", StateDictExporter),
+    fakes.plugin("safetensors-export", "exporter", SafetensorsExporter),
+)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"),
+    [
+        (".pt", "repaired.pt"), (".pth", "repaired.pth"), (".ckpt", "repaired.ckpt"), (".bin", "repaired.bin"),
+        (".safetensors", "repaired.safetensors"), (".pt2", "repaired.onnx"), ("", "repaired.onnx"),
+    ],
+)  # fmt: skip
+def test_a_run_writes_the_format_that_the_model_came_in(suffix, name, opened, tmp_path):
+    path, why_not = exporting.export(opened(), tmp_path / "repaired", suffix, HOUSE, {})
+    assert (path, why_not) == (tmp_path / name, "")
+    assert path.exists()
+
+
+def test_a_run_writes_onnx_where_the_weights_fit_their_architecture_no_more(opened, tmp_path):
+    path, why_not = exporting.export(opened().fold_batch_norm(), tmp_path / "repaired", ".pt", HOUSE, {})
+    assert path == tmp_path / "repaired.onnx"
+    assert "pytorch-export: repaired.pt: the network is no longer 'small'" in why_not

@@ -20,18 +20,34 @@ PAGE = Path(__file__).parents[3] / "docs" / "loading-pytorch.md"
 pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="the docs are not here")
 
 
+OWN = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.head = nn.Linear(144, classes)
+
+    def forward(self, x):
+        return self.head(self.features(x).flatten(1))
+"""
+
+
 def text():
     return PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("unconfined")
-def test_the_commands_do_what_the_page_says(tmp_path, monkeypatch, capsys):
+def test_the_commands_do_what_the_page_says(made, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     hostile.saved(resnet.resnet18(5).state_dict(), tmp_path / "resnet18.pt")
     hostile.script(tmp_path / "program.pt")
+    hostile.saved(made("small").state_dict(), tmp_path / "own.pt")
+    (tmp_path / "net.py").write_text(OWN)
     blocks = re.findall(r"```sh\n(.*?)```", text(), re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines()]
-    assert len(commands) >= 6
+    assert len(commands) >= 8
     for line in commands:
         command, _, comment = line.partition("#")
         expected = int(re.findall(r"leaves with (\d)", comment)[0]) if comment else 0
