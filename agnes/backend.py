@@ -110,13 +110,16 @@ class Backend:
 
     # Batching
 
-    def chunked(self, work: Callable[[int, int], Any], count: int, *, what: str = "") -> list[Any]:
+    def chunked(
+        self, work: Callable[[int, int], Any], count: int, *, what: str = "", each: float | None = None
+    ) -> list[Any]:
         """`work(start, stop)` over 0..count in chunks that fit the memory budget; the results in order.
 
-        The first chunks are small and measured; out of memory all the same, the chunk is halved and done again.
+        The first chunks are small and measured, unless `each` says how many bytes an item takes; out of memory all
+        the same, the chunk is halved and done again.
         """
         results: list[Any] = []
-        sizes = _Sizes(self.memory, count)
+        sizes = _Sizes(self.memory, count, each)
         with self.progress(what, count) as tick:
             start = 0
             while start < count:
@@ -202,12 +205,12 @@ class Backend:
 class _Sizes:
     """Chunk sizes that grow as measurement allows: 1, then a few, then what the budget holds."""
 
-    def __init__(self, budget: int, count: int) -> None:
+    def __init__(self, budget: int, count: int, each: float | None = None) -> None:
         self.budget = budget
-        self.next = 1
+        self.next = 1 if each is None else max(1, min(count, int(budget / max(1.0, each))))
         self._limit = count  # lowered for good when memory ran out
         self._measured: dict[int, int] = {}  # items -> peak bytes
-        self._settled = False
+        self._settled = each is not None
 
     @contextlib.contextmanager
     def measuring(self, device: torch.device, items: int) -> Iterator[None]:

@@ -89,6 +89,49 @@ def _tell_open_meters(device: torch.device) -> None:
             meter._highest = max(meter._highest, highest)
 
 
+class PeakMeter:
+    """The most bytes held inside the block: the device's tensors on CUDA, all of the process on Linux."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.before = 0  # the process's peak until then, which this meter resets
+        self.peak: int | None = None  # None: the system does not say
+
+    def __enter__(self) -> PeakMeter:
+        if self._device.type == "cuda":
+            self._meter = MemoryMeter(self._device)
+            self._meter.__enter__()
+            return self
+        self.before = process_peak() or 0
+        self._resets = _reset_process_peak()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._device.type == "cuda":
+            self._meter.__exit__(*error)
+            self.peak = self._meter._highest
+        elif self._resets:
+            self.peak = _high_water()
+
+
+def _reset_process_peak() -> bool:
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+    except OSError:
+        return False
+    return True
+
+
+def _high_water() -> int | None:
+    """The resident peak since it was reset, in bytes."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+            return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return None
+
+
 def process_peak() -> int | None:
     """The most memory this process has held, in bytes; None where the system does not say."""
     try:

@@ -36,6 +36,7 @@ class Method:
     paper: ClassVar[str] = ""  # where the method was published, as one line
 
     preference: ClassVar[int] = 0  # of the methods that suit a network, the highest is chosen
+    wants: ClassVar[str] = ""  # the method of an earlier stage that is chosen with this one where it suits
 
     def suits(self, network: Network) -> str | None:
         """Why this method fits a network, when no method of its stage is named; None: it wants to be named."""

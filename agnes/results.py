@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,12 +25,34 @@ class Representatives:
     clusters: Mapping[str, torch.Tensor] = field(compare=False, repr=False)  # layer -> int64, the layer's shape
     positions: Mapping[str, torch.Tensor] = field(compare=False, repr=False)  # layer -> bool, the layer's shape
     abstract_network: Network | None = field(default=None, compare=False, repr=False)
+    # layer of the abstract network -> int64: the flat index, in the layer of that name, of each neuron's original
+    sources: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
+    notes: tuple[str, ...] = ()  # what the report should say of it
     method: str = ""  # stamped by the engine, here and below
 
     def rate(self, layer: str) -> float:
         """The share of a layer's neurons that are representatives."""
         positions = self.positions[layer]
         return float(positions.sum()) / positions.numel()
+
+
+class Noted(tuple):
+    """What a method returns where it has results and something to say about them."""
+
+    notes: tuple[str, ...]
+
+    def __new__(cls, items: Iterable[Any] = (), notes: Iterable[str] = ()) -> Noted:
+        made = super().__new__(cls, items)
+        made.notes = tuple(notes)
+        return made
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A channel's stimulation function as a plot shows it: the logits' mean over the images at each value."""
+
+    values: torch.Tensor = field(compare=False, repr=False)  # ascending
+    logits: torch.Tensor = field(compare=False, repr=False)  # values, classes
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,7 @@ class Candidate:
     high: float
     elevations: tuple[float, ...] = field(default=(), repr=False)  # per class
     positions: torch.Tensor | None = field(default=None, compare=False, repr=False)  # bool, the map's shape; None: all
+    curve: Curve | None = field(default=None, compare=False, repr=False)
     method: str = ""
 
     @property
@@ -210,6 +233,8 @@ class MethodRun:
     reason: str = ""  # why it was skipped or how it failed; for an automatic choice, why it was chosen
     seconds: float = 0.0
     chosen: str = ""  # "named" by the user, or why the engine chose it
+    notes: tuple[str, ...] = ()  # what it left out or did in another way than asked
+    memory: int | None = None  # the most bytes that were held while it ran; None: not known
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,8 @@ def select(
                 continue
             if stage == "abstraction" and not any("representatives" in c.needs for c in chosen):
                 continue  # nobody asks for representatives: do not compute them
-            chosen += _automatic(registry, stage, network, assigned, broken)
+            wanted = {getattr(c.method, "wants", "") for c in chosen if not c.broken} - {""}
+            chosen += _automatic(registry, stage, network, assigned, broken, wanted)
     chosen = _grant(chosen, assigned)
     chosen.sort(key=lambda c: METHOD_STAGES.index(c.stage))
     return Selection(tuple(chosen), tuple(broken))
@@ -147,10 +148,15 @@ def _instance_name(method: Any, registry: Registry) -> str:
 
 
 def _automatic(
-    registry: Registry, stage: str, network: Network, assigned: settings.Assignments, broken: list[str]
+    registry: Registry,
+    stage: str,
+    network: Network,
+    assigned: settings.Assignments,
+    broken: list[str],
+    wanted: Set[str] = frozenset(),
 ) -> list[Chosen]:
-    """The preferred method of a stage among those that suit the network."""
-    suitable: list[tuple[int, Plugin, Any, str]] = []
+    """Of the methods of a stage that suit the network, one that a chosen method wants or else the preferred one."""
+    suitable: list[tuple[bool, int, Plugin, Any, str]] = []
     offered = offered_by(network, None) | {"labels", "test_data", "representatives", "candidates", "triggers"}
     for plugin in registry.of_stage(stage):
         try:
@@ -160,10 +166,10 @@ def _automatic(
             broken.append(str(error))
             continue
         if why and method.needs <= offered:
-            suitable.append((method.preference, plugin, method, why))
+            suitable.append((plugin.name in wanted, method.preference, plugin, method, why))
     if not suitable:
         return []
-    _, plugin, method, why = max(suitable, key=lambda s: (s[0], s[1].name))
+    *_, plugin, method, why = max(suitable, key=lambda s: (s[0], s[1], s[2].name))
     return [Chosen(plugin.name, stage, plugin.distribution, plugin.version, method, f"chosen: {why}")]
 
 

@@ -13,6 +13,7 @@ import torch
 from agnes.calling import call
 from agnes.errors import AgnesError, OutOfTime
 from agnes.hookspecs import HOOK_OF
+from agnes.memory import PeakMeter
 from agnes.results import Candidate, Evidence, MethodRun, Repair, Representatives, Trigger
 from agnes.selection import Chosen, Selection, offered_by, unmet_needs
 from agnes.text import counted
@@ -51,10 +52,18 @@ class Stages:
         self.runs: list[MethodRun] = list(runs)
         self.timings: dict[str, float] = {}
         self.results: dict[str, tuple[Any, ...]] = {}
+        self._peaks: list[int] = []  # bytes that the process held at most before each method and during it
 
     def again(self) -> Stages:
         """The same methods for a re-scan, heard by nobody."""
-        return Stages(self.selection, self.backend, None, self.samples)
+        stages = Stages(self.selection, self.backend, None, self.samples)
+        stages._peaks = self._peaks
+        return stages
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that the process held until the last method ended."""
+        return max(self._peaks, default=0)
 
     def abstract(self, network: Network) -> tuple[Representatives, ...]:
         return self._stage("abstraction", network, [({}, frozenset())])
@@ -120,20 +129,25 @@ class Stages:
         started = time.monotonic()
         status, reason = "ok", ""
         results: list[Any] = []
+        notes: tuple[str, ...] = ()
+        peak = PeakMeter(self.backend.device)
         try:
-            results, late = self._call(chosen, network, self.backend.within(seconds), given)
+            with peak:
+                results, notes, late = self._call(chosen, network, self.backend.within(seconds), given)
             if late:
                 status, reason = "failed", f"out of time after {counted(len(results), 'result')}: {late}"
         except AgnesError as error:
             status, reason = "failed", str(error)
         except (Exception, SystemExit) as error:
             status, reason = "failed", f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        return chosen.run(status, reason, time.monotonic() - started), results
+        self._peaks += [peak.before, peak.peak or 0]
+        run = chosen.run(status, reason, time.monotonic() - started)
+        return replace(run, notes=notes, memory=peak.peak), results
 
     def _call(
         self, chosen: Chosen, network: Network, backend: Backend, given: dict[str, Any]
-    ) -> tuple[list[Any], OutOfTime | None]:
-        """What a method returns, or what it had when its time was up."""
+    ) -> tuple[list[Any], tuple[str, ...], OutOfTime | None]:
+        """What a method returns, or what it had when its time was up, and what it says of it."""
         late = None
         try:
             with backend.computing():
@@ -148,7 +162,7 @@ class Stages:
                 )
         except OutOfTime as error:
             late, returned = error, [] if error.partial is None else error.partial
-        return _checked(chosen, returned, network), late
+        return _checked(chosen, returned, network), _notes(returned), late
 
 
 def _checked(chosen: Chosen, results: Any, network: Network) -> list[Any]:
@@ -163,6 +177,13 @@ def _checked(chosen: Chosen, results: Any, network: Network) -> list[Any]:
     for item in items:
         _check(chosen, item, network)
     return [replace(item, method=chosen.name) for item in items]
+
+
+def _notes(returned: Any) -> tuple[str, ...]:
+    """What a method says of its results."""
+    of_items = returned if isinstance(returned, (list, tuple)) else [returned]
+    said = [getattr(returned, "notes", ()), *(i.notes for i in of_items if isinstance(i, Representatives))]
+    return tuple(dict.fromkeys(str(note) for notes in said if isinstance(notes, tuple) for note in notes))
 
 
 def _check(chosen: Chosen, item: Any, network: Network) -> None:

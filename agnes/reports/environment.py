@@ -62,9 +62,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def with_peak(described: Mapping[str, Any], backend: Backend) -> dict[str, Any]:
-    """With the most memory that the process has held so far, in bytes."""
-    return {**described, "peak_memory": process_peak(), "peak_device_memory": _device_peak(backend)}
+def with_peak(described: Mapping[str, Any], backend: Backend, known: int = 0) -> dict[str, Any]:
+    """With the most memory that the process has held so far, in bytes; `known`: a peak that was reset since."""
+    return {
+        **described,
+        "peak_memory": max(process_peak() or 0, known) or None,
+        "peak_device_memory": _device_peak(backend),
+    }
 
 
 def _device_peak(backend: Backend) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agnes.reports import comparison
 from agnes.results import Candidate, Evidence, MethodRun, Repair, Report, Trigger, Verdict
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def as_json(report: Report) -> dict[str, Any]:
             "repair": _repair(report.repair) if report.repair else None,
             "repairs": [_repair(r) for r in report.repairs],
             "methods": [_method(m) for m in report.methods],
+            "comparison": comparison.compared(report),
             "timings": report.timings,
             "environment": report.environment,
             "settings": report.settings,
@@ -89,7 +91,19 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "low": candidate.low,
         "high": candidate.high,
         "positions": None if positions is None else positions.nonzero().tolist(),
+        "curve": _curve(candidate),
     }
+
+
+def _curve(candidate: Candidate) -> dict[str, Any] | None:
+    """A stimulation function as a small plot needs it: the target's logit and the best of the others."""
+    curve, target = candidate.curve, candidate.target
+    if curve is None or target is None:
+        return None
+    others = curve.logits.clone()
+    others[:, target] = -math.inf
+    lines = {"values": curve.values, "target": curve.logits[:, target], "best_other": others.amax(1)}
+    return {name: [float(f"{number:.6g}") for number in line.tolist()] for name, line in lines.items()}
 
 
 def _trigger(index: int, trigger: Trigger, written: bool) -> dict[str, Any]:
@@ -152,13 +166,15 @@ def _method(run: MethodRun) -> dict[str, Any]:
         "reason": run.reason,
         "chosen": run.chosen,
         "seconds": run.seconds,
+        "memory": run.memory,
+        "notes": run.notes,
     }
 
 
 def without_measurements(document: Mapping[str, Any]) -> dict[str, Any]:
     """A report's object less what differs from run to run: times, memory, versions and places."""
     kept = {key: value for key, value in document.items() if key not in ("timings", "environment")}
-    kept["methods"] = [_less(m, ("seconds",)) for m in document["methods"]]
+    kept["methods"] = [_less(m, ("seconds", "memory")) for m in document["methods"]]
     kept["model"] = _less(document["model"], ("path",))
     return kept
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agnes.hookspecs import hookimpl
+from agnes.reports import comparison
 from agnes.reports.folder import REPORT
 from agnes.reports.json import trigger_stem
 from agnes.text import counted, printable
@@ -89,6 +90,7 @@ def summary(report: Report, folder: Path | None, to: Console) -> None:
     to.print(Text(_model_line(report)))
     _verdict(report, to)
     _triggers(report, to)
+    _comparison(report, to)
     for repair in report.repairs:
         _repair(report, repair, to)
     _doubts(report, to)
@@ -156,6 +158,25 @@ def _triggers(report: Report, to: Console) -> None:
         to.print(Text(f"and {len(report.triggers) - _SHOWN} less unusual"))
 
 
+def _comparison(report: Report, to: Console) -> None:
+    """Methods of one stage side by side: time, memory, and what each two of them both found."""
+    pairs = comparison.compared(report)
+    sides = comparison.side_by_side(report)
+    if not sides:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("method", "stage", "found", "s", "MiB"):
+        table.add_column(name, justify="left" if name in ("method", "stage") else "right", no_wrap=True)
+    for run, count in sides:
+        memory = "" if run.memory is None else f"{run.memory / (1 << 20):,.0f}"
+        table.add_row(Text(run.name), Text(run.stage), str(count), f"{run.seconds:.1f}", memory)
+    to.print(table)
+    for pair in pairs:
+        what = "channel" if pair["stage"] == "stimulation" else "target"
+        both = f"{pair['one']} and {pair['other']}: {counted(pair['shared'], what)} in common"
+        to.print(Text(f"         {both} of {pair['found'][0]} and {pair['found'][1]}"))
+
+
 def _class(report: Report, target: int) -> str:
     return f"{target} {printable(report.model['class_names'][target], 30)}"
 
@@ -196,6 +217,8 @@ def _doubts(report: Report, to: Console) -> None:
         )
         if run.status != "ok" and not nothing_to_mend:
             to.print(Text(f"{run.status:<8} {run.name} ({run.stage}): {printable(run.reason)}"))
+        for note in run.notes:
+            to.print(Text(f"note     {run.name}: {printable(note, 300)}"))
     for broken in report.environment.get("broken_plugins", ()):
         to.print(Text(f"broken   {printable(broken, 400)}"))
     if not report.complete:
