@@ -113,8 +113,8 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 _SHOWN = frozenset(
-    ("name", "path", "loader", "format", "bytes", "input_shape", "class_names", "softmax_peeled", "layers", "methods")
-)
+    "name path loader format bytes input_shape class_names softmax_peeled layers methods weights".split()
+)  # told elsewhere, or too long to tell
 _WIDTH = 110
 _NAMES = 6  # of classes that are shown
 
