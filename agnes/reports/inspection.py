@@ -108,13 +108,12 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         "peeled_off": found["softmax_peeled"],
     }
     last = {"parity": _parity(found.get("parity")), "isolation": found.get("isolation")}
-    own = {key: value for key, value in found.items() if key not in (_SHOWN | first.keys() | last.keys())}
+    own = {key: value for key, value in found.items() if key not in (_SHOWN | _ELSEWHERE | first.keys() | last.keys())}
     return [(printable(key, 40), _words(value)) for key, value in {**first, **own, **last}.items()]
 
 
-_SHOWN = frozenset(
-    "name path loader format bytes input_shape class_names softmax_peeled layers methods weights".split()
-)  # told elsewhere, or too long to tell
+_SHOWN = frozenset(("name", "path", "loader", "format", "bytes", "input_shape", "class_names", "softmax_peeled", "layers"))
+_ELSEWHERE = frozenset(("methods", "weights"))  # told in a table, or too long to tell
 _WIDTH = 110
 _NAMES = 6  # of classes that are shown
 
