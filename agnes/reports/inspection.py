@@ -112,7 +112,9 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(printable(key, 40), _words(value)) for key, value in {**first, **own, **last}.items()]
 
 
-_SHOWN = frozenset(("name", "path", "loader", "format", "bytes", "input_shape", "class_names", "softmax_peeled", "layers"))
+_SHOWN = frozenset(
+    ("name", "path", "loader", "format", "bytes", "input_shape", "class_names", "softmax_peeled", "layers")
+)
 _ELSEWHERE = frozenset(("methods", "weights"))  # told in a table, or too long to tell
 _WIDTH = 110
 _NAMES = 6  # of classes that are shown
