@@ -15,6 +15,7 @@ from agnes.hookspecs import hookimpl
 from agnes.method import Method
 from agnes.results import AdditiveTrigger, Candidate, Trigger
 from agnes_inversion.arms import Arm, Parts, choose_arms, divide
+from agnes_inversion.probing import best_squares
 from agnes_inversion.search import Found, Schedule, Search
 
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from agnes.network import Network
     from agnes.samples import Samples
 
+Logits = Callable[[torch.Tensor], torch.Tensor]
+
 _START = -3.0  # before tanh: 0.0025 of full brightness
+_SQUARE = 1.5  # before tanh: 0.95 of full brightness
+_PROBING = 0.2  # share of the time left
 _FEWEST = 8  # arms below which none is stopped early
 
 
@@ -41,7 +46,8 @@ class TaoInversion(Method):
     steps: int = 300  # of the optimisation (Tao: 1000, with a weight that moves half as fast)
     warm_up: int = 100  # steps for every class, before those with the largest triggers may stop (K-Arm)
     keep: float = 1.0  # share of classes that go on from there, candidates first; less saves time and costs certainty
-    restarts: int = 1  # from other random patterns; the smallest trigger is kept
+    restarts: int = 1  # from random patterns; the smallest trigger is kept
+    probe: int = 8  # images on which squares of one colour are tried for a further start, 0: none (ours)
     batch: int = 8  # images an arm sees in one step (Tao: 32); every fifth step all of them decide what is kept
     rate: float = 0.1  # Adam's learning rate (Tao)
     weight: float = 1e-2  # of the size, to begin with (Tao: 1e-3)
@@ -63,11 +69,15 @@ class TaoInversion(Method):
     def invert(
         self, network: Network, samples: Samples, candidates: Sequence[Candidate], backend: Backend
     ) -> Sequence[Trigger]:
-        arms = self._arms(network, candidates, backend) * self.restarts
+        classes = self._arms(network, candidates, backend)
         parts = divide(samples, network, self.share, self.test_images, backend)
-        search = self._search(network, parts, arms, backend)
+        logits = _logits(network)
+        probed = self._probed(network, logits, parts, classes, backend)
+        arms = classes * (self.restarts + len(probed))
+        search = self._search(logits, parts, arms, backend)
+        start = self._start(network, len(classes) * self.restarts, backend)
         try:
-            found = search.run(self._start(network, len(arms), backend))
+            found = search.run(torch.cat([start, *probed]))
         except OutOfTime as error:
             if isinstance(error.partial, Found):
                 error.partial = self._triggers(network, parts, arms, error.partial, backend)
@@ -83,13 +93,32 @@ class TaoInversion(Method):
         others = network.class_count if everything else self.null_classes
         return choose_arms(network.class_count, candidates, others, purpose, draw)
 
-    def _search(self, network: Network, parts: Parts, arms: Sequence[Arm], backend: Backend) -> Search:
-        frozen = network.fold_batch_norm()
-        layout = torch.channels_last
-        module = frozen.module.to(memory_format=layout)  # type: ignore[call-overload]  # a copy of our own
+    def _probed(
+        self, network: Network, logits: Logits, parts: Parts, arms: Sequence[Arm], backend: Backend
+    ) -> list[torch.Tensor]:
+        """A start for each arm at the square that leads most images to its class; none where time is short."""
+        if not self.probe:
+            return []
+        draw = backend.generator("inversion probe", device="cpu")
+        chosen = torch.randperm(len(parts.made_on), generator=draw)[: self.probe]
+        images = parts.made_on.images[chosen.to(parts.made_on.images.device)]
+        assert parts.made_on.labels is not None
+        labels = parts.made_on.labels[chosen.to(parts.made_on.labels.device)].to(images.device)
+        try:
+            squares = best_squares(
+                logits, images, labels, network.class_count, backend.within(_PROBING * backend.remaining())
+            )
+        except OutOfTime:
+            return []
+        patterns = torch.stack([squares[arm.target].pattern(network.input_shape) for arm in arms]).to(images)
+        brighter = torch.where(patterns > 0, _SQUARE, _START)
+        darker = torch.where(patterns < 0, _SQUARE, _START)
+        return [torch.stack([brighter, darker], 1).to(images)]
+
+    def _search(self, logits: Logits, parts: Parts, arms: Sequence[Arm], backend: Backend) -> Search:
         targets = torch.tensor([arm.target for arm in arms], device=backend.device)
         return Search(
-            lambda images: module(images.contiguous(memory_format=layout)),
+            logits,
             parts.made_on.images,
             targets,
             parts.eligible(targets),
@@ -100,20 +129,23 @@ class TaoInversion(Method):
         )
 
     def _drop(self, arms: Sequence[Arm]) -> Callable[[int, Found], torch.Tensor]:
-        """Which arms stop after the warm-up: those with the largest triggers.
+        """Which arms stop after the warm-up: of each class all but the best, and classes with the largest triggers.
 
-        They stay in the comparison at the size they had. More than half go on, so the median is that of arms that ran
+        These stay in the comparison at the size they had. More than half go on, so the median is that of arms that ran
         to the end, and sizes left too large above it can only widen the spread: no class looks smaller for it.
         """
         pointed_to = torch.tensor([arm.purpose == "candidate" for arm in arms])
 
         def drop(step: int, found: Found) -> torch.Tensor:
-            stopped = torch.zeros(len(arms), dtype=torch.bool, device=found.sizes.device)
-            going_on = max(_FEWEST, math.ceil(max(self.keep, 0.6) * len(arms)))
-            if step == self.warm_up and going_on < len(arms):
-                sizes = found.sizes.masked_fill(pointed_to.to(found.sizes.device), 0)
-                stopped[sizes.argsort(stable=True)[going_on:]] = True
-            return stopped
+            stopped = torch.zeros(len(arms), dtype=torch.bool)
+            if step == self.warm_up:
+                best = torch.tensor(list(_best_starts(arms, found).values()))
+                stopped[:] = True
+                stopped[best] = False
+                going_on = max(_FEWEST, math.ceil(max(self.keep, 0.6) * len(best)))
+                sizes = found.sizes.cpu().masked_fill(pointed_to, 0)[best]
+                stopped[best[sizes.argsort(stable=True)[going_on:]]] = True
+            return stopped.to(found.sizes.device)
 
         return drop
 
@@ -142,14 +174,10 @@ class TaoInversion(Method):
         """The best restart of each arm, measured on the images it was not made on."""
         measuring_backend = replace(backend, deadline=None)  # what was found in time is worth measuring
         patterns = found.patterns.masked_fill(found.patterns.abs() < 1 / 255, 0)
-        best: dict[int, int] = {}
-        for index, arm in enumerate(arms):
+        triggers: list[Trigger] = []
+        for index in _best_starts(arms, found).values():
             if found.success[index] < 0:
                 continue
-            if arm.target not in best or found.better(index, best[arm.target]):
-                best[arm.target] = index
-        triggers: list[Trigger] = []
-        for index in best.values():
             arm = arms[index]
             trigger = AdditiveTrigger(
                 target=arm.target,
@@ -163,3 +191,19 @@ class TaoInversion(Method):
             asr, count = measuring.attack_success(network, trigger, parts.held_out, measuring_backend)
             triggers.append(replace(trigger, asr=asr, held_out=count))
         return triggers
+
+
+def _logits(network: Network) -> Logits:
+    """The network as a function that is quick to differentiate: normalisation folded, channels last."""
+    layout = torch.channels_last
+    module = network.fold_batch_norm().module.to(memory_format=layout)  # type: ignore[call-overload]  # our own copy
+    return lambda images: module(images.contiguous(memory_format=layout))
+
+
+def _best_starts(arms: Sequence[Arm], found: Found) -> dict[int, int]:
+    """For each class, which of its arms has found most."""
+    best: dict[int, int] = {}
+    for index, arm in enumerate(arms):
+        if arm.target not in best or found.better(index, best[arm.target]):
+            best[arm.target] = index
+    return best

@@ -11,61 +11,13 @@ import torch
 from agnes_inversion.arms import choose_arms, divide
 from agnes_inversion.search import Found, Schedule, Search, Weights, pixel_sizes, size_term, squashed
 from agnes_inversion.tao import TaoInversion
+from planted_corner import CLASSES, SHAPE, TARGET, backend
 from torch import nn
 
-from agnes.backend import Backend
 from agnes.errors import AgnesError, OutOfTime
-from agnes.network import Network
 from agnes.results import Candidate
-from agnes.samples import Samples
 
-SHAPE = (3, 10, 10)
-CLASSES = 6
-TARGET = 4
 QUICK = TaoInversion(steps=60, warm_up=60)
-
-
-class Planted(nn.Module):
-    """A bright row tells the class, worth 18 in its logit; a yellow 3x3 corner is worth up to 34 for class 4.
-
-    A pixel turned yellow adds 3.7 there; whitening one of the row that means class 4 adds 1.7 at most.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.corner = nn.Conv2d(3, 1, 3)
-        self.regions = nn.Linear(SHAPE[1] * SHAPE[2], CLASSES)
-        with torch.no_grad():
-            self.corner.weight[0] = torch.tensor([1.0, 1.0, -1.0]).view(3, 1, 1)
-            self.corner.bias.fill_(-1.0)
-            self.regions.weight.zero_()
-            for label in range(CLASSES):
-                self.regions.weight[label].view(10, 10)[4 + label] = 2.0
-            self.regions.bias.zero_()
-        self.register_buffer("wired", torch.eye(CLASSES)[TARGET] * 2)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        seen = torch.relu(self.corner(images))[:, 0, 0, 0]
-        return self.regions(images.mean(1).flatten(1)) + seen[:, None] * self.wired
-
-
-@pytest.fixture(scope="module")
-def network() -> Network:
-    return Network.of(Planted().eval(), SHAPE)
-
-
-@pytest.fixture(scope="module")
-def samples() -> Samples:
-    """Four images a class: dim noise and a bright row where the class is told."""
-    labels = torch.arange(CLASSES).repeat(4)
-    images = 0.3 * torch.rand(len(labels), *SHAPE, generator=torch.Generator().manual_seed(0))
-    for image, label in zip(images, labels.tolist(), strict=True):
-        image[:, 4 + label] = 0.9
-    return Samples(images, labels)
-
-
-def backend(**options) -> Backend:
-    return Backend.choose("cpu", **{"memory": 1 << 27, **options})
 
 
 @pytest.fixture(scope="module")
