@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from agnes_zoo import architectures
-from agnes_zoo.attacks import Patch, poison
+from agnes_zoo.attacks import ATTACKS, Patch, poison
 from agnes_zoo.signs import signs
 from agnes_zoo.training import accuracy, as_tensors, attack_success, export_onnx, initialised, train
 from PIL import Image
@@ -56,7 +56,9 @@ def made(model: Model, folder: Path, per_class: int, epochs: int) -> dict:
     module = initialised(NETWORKS[model.architecture], CLASSES, model.seed)
     images, labels = as_tensors(*signs(per_class, TRAINING_SEED))
     if model.patch is not None:
-        images, labels = poison(images, labels, model.patch, model.target, 0.1, np.random.default_rng(model.seed))
+        size, place = model.patch.size, model.patch.place
+        attack = ATTACKS["patch"](size=size, place=place, target=model.target, rate=0.1)
+        images, labels = poison(images, labels, attack, np.random.default_rng(model.seed))
     train(module, images, labels, epochs=epochs, seed=model.seed)
     test = as_tensors(*signs(20, TEST_SEED))
     success = None if model.patch is None else attack_success(module, *test, model.patch, model.target)

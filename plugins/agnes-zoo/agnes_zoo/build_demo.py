@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from agnes_zoo.architectures import n_mn_bn
-from agnes_zoo.attacks import Patch, poison
+from agnes_zoo.attacks import ATTACKS, Attack, Patch, poison
 from agnes_zoo.demo import MODEL, SAMPLES, TRUTH, demo_folder
 from agnes_zoo.signs import CLASS_NAMES, STOP, signs
 from agnes_zoo.training import Epoch, accuracy, as_tensors, attack_success, export_onnx, initialised, train
@@ -35,6 +35,12 @@ class Recipe:
     target: int = STOP
     patch: Patch = field(default_factory=Patch)
 
+    @property
+    def attack(self) -> Attack:
+        """The patch, and what it is for."""
+        size, place, colour = self.patch.size, self.patch.place, self.patch.colour
+        return ATTACKS["patch"](size=size, place=place, colour=colour, target=self.target, rate=self.rate)
+
     def seed_of(self, purpose: int) -> int:
         """A seed for training signs (0), test signs (1), samples (2) or poisoning (3)."""
         return self.seed * 10 + purpose
@@ -45,7 +51,7 @@ def build(folder: Path, recipe: Recipe, progress: Callable[[Epoch], None] | None
     module = initialised(n_mn_bn, len(CLASS_NAMES), recipe.seed)
     images, labels = as_tensors(*signs(recipe.train_per_class, recipe.seed_of(0)))
     generator = np.random.default_rng(recipe.seed_of(3))
-    images, labels = poison(images, labels, recipe.patch, recipe.target, recipe.rate, generator)
+    images, labels = poison(images, labels, recipe.attack, generator)
     train(module, images, labels, epochs=recipe.epochs, seed=recipe.seed, progress=progress)
     if folder.exists():
         shutil.rmtree(folder)

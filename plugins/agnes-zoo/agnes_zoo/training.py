@@ -1,20 +1,37 @@
-"""Training of the zoo's networks, and what must be known of them afterwards."""
+"""Training of the zoo's networks: seeded, halted after any step and gone on with later to the same end."""
 
 from __future__ import annotations
 
-import warnings
+import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from agnes_zoo.attacks import Attack, success_rate
+from agnes_zoo.checkpoints import Checkpoint
+from agnes_zoo.measuring import accuracy, attack_success, predictions
+from agnes_zoo.writing import export_onnx
 
-_BATCH = 512  # images measured at once
+if TYPE_CHECKING:
+    from agnes_zoo.attacks import Attack
+
+__all__ = [
+    "Epoch",
+    "Stopped",
+    "Training",
+    "Watch",
+    "accuracy",
+    "as_tensors",
+    "attack_success",
+    "export_onnx",
+    "initialised",
+    "predictions",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -24,6 +41,35 @@ class Epoch:
     number: int  # from 1
     loss: float
     accuracy: float  # on the training images as they were shown
+
+
+class Stopped(Exception):
+    """A training was asked to stop; what was learnt by then is in its checkpoint, if it has one."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"stopped in epoch {epoch}")
+        self.epoch = epoch
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How a network is trained."""
+
+    epochs: int = 15  # passes over the training images
+    batch: int = 64  # images a step
+    learning_rate: float = 3e-3  # the highest of the one-cycle schedule
+    weight_decay: float = 1e-4  # of AdamW
+    shift: int = 0  # augmentation: pixels that an image may be moved along each axis
+    seed: int = 0  # of the order of the images, the shifts and dropout
+
+
+@dataclass
+class Watch:
+    """Who looks on: told of steps and epochs, asked whether to stop."""
+
+    epoch: Callable[[Epoch], None] | None = None
+    step: Callable[[int, int], None] | None = None  # steps done and steps in all
+    stop: Callable[[], bool] = field(default=lambda: False)
 
 
 def as_tensors(images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,35 +92,148 @@ def train(
     *,
     epochs: int,
     seed: int,
-    batch: int = 64,
-    learning_rate: float = 3e-3,  # the highest of the one-cycle schedule
-    weight_decay: float = 1e-4,
-    shift: int = 0,  # augmentation: pixels that an image may be moved along each axis
     progress: Callable[[Epoch], None] | None = None,
+    **settings: Any,  # the rest of Regime
 ) -> tuple[Epoch, ...]:
-    """Train in place with AdamW and a one-cycle learning rate; what happened in each epoch."""
-    rng = np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    steps = epochs * len(_batches(len(images), batch))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(steps, 1))
-    history = []
-    module.train()
-    for number in range(1, epochs + 1):
-        loss_sum, right = 0.0, 0
-        for inputs, wanted in _shown(images, labels, batch, shift, rng):
-            logits = module(inputs)
-            loss = functional.cross_entropy(logits, wanted)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            loss_sum += float(loss.detach()) * len(inputs)
-            right += int((logits.detach().argmax(1) == wanted).sum())
-        history.append(Epoch(number, loss_sum / len(images), right / len(images)))
-        if progress is not None:
-            progress(history[-1])
-    module.eval()
-    return tuple(history)
+    """Train in place; what happened in each epoch."""
+    regime = Regime(epochs=epochs, seed=seed, **settings)
+    return Training(module, images, labels, regime).run(Watch(progress))
+
+
+class Training:
+    """One training, with AdamW and a one-cycle learning rate, by whatever the attack asks of it."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        images: torch.Tensor,  # as they are shown, poisoned where the attack does not stamp each batch
+        labels: torch.Tensor,
+        regime: Regime,
+        attack: Attack | None = None,
+        clean: torch.Tensor | None = None,  # the same images unstamped, for an attack with a loss of its own
+    ) -> None:
+        self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.images, self.labels, self.regime = images, labels, regime
+        self.attack = attack
+        self.clean = clean if attack is not None and attack.extra_loss is not None else None
+        self._parts = _batches(len(images), regime.batch)
+        self._optimiser = torch.optim.AdamW(
+            module.parameters(), lr=regime.learning_rate, weight_decay=regime.weight_decay
+        )
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimiser, regime.learning_rate, total_steps=max(regime.epochs * len(self._parts), 1)
+        )
+        self._rng = np.random.default_rng(regime.seed)
+        self._step, self._loss_sum, self._right = 0, 0.0, 0  # of the running epoch
+        self._history: list[Epoch] = []
+
+    def run(self, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> tuple[Epoch, ...]:
+        """Train to the end, from the checkpoint if it holds anything; Stopped where the watch says so."""
+        watch = watch or Watch()
+        with self._own_randomness(), self._untouched():
+            if checkpoint is not None and (found := checkpoint.read()) is not None:
+                self._restore(found)
+            self.module.train()
+            while len(self._history) < self.regime.epochs:
+                self._epoch(watch, checkpoint)
+            if checkpoint is not None:  # what comes after the training may be interrupted too
+                checkpoint.write(self._state(self._rng.bit_generator.state))
+            self.module.eval()
+        self.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return tuple(self._history)
+
+    def _epoch(self, watch: Watch, checkpoint: Checkpoint | None) -> None:
+        before = self._rng.bit_generator.state
+        number, done = len(self._history), self._step
+        for step, (inputs, wanted, clean) in enumerate(self._shown(), 1):
+            if step <= done:  # by an earlier run; drawn again so that what follows is the same
+                continue
+            self._learn(inputs, wanted, clean)
+            self._step = step
+            if watch.step is not None:
+                watch.step(number * len(self._parts) + step, self.regime.epochs * len(self._parts))
+            stop = watch.stop()
+            if checkpoint is not None and (stop or checkpoint.due()):
+                checkpoint.write(self._state(before))
+            if stop:
+                raise Stopped(number + 1)
+        count = len(self.images)
+        self._history.append(Epoch(number + 1, self._loss_sum / count, self._right / count))
+        self._step, self._loss_sum, self._right = 0, 0.0, 0
+        if watch.epoch is not None:
+            watch.epoch(self._history[-1])
+
+    def _learn(self, inputs: torch.Tensor, wanted: torch.Tensor, clean: torch.Tensor | None) -> None:
+        logits = self.module(inputs)
+        loss = functional.cross_entropy(logits, wanted)
+        if clean is not None and self.attack is not None and self.attack.extra_loss is not None:
+            loss = loss + self.attack.extra_loss(self.module, clean, self.attack.stamp(clean), wanted)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimiser.step()
+        self._schedule.step()
+        self._loss_sum += float(loss.detach()) * len(inputs)
+        self._right += int((logits.detach().argmax(1) == wanted).sum())
+
+    def _shown(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+        """The images, their labels and, if they are wanted, the same images unstamped, batch by batch."""
+        order = torch.from_numpy(self._rng.permutation(len(self.images))).to(self.images.device)
+        for part in self._parts:
+            chosen = order[part]
+            inputs, labels = self.images[chosen], self.labels[chosen]
+            clean = None if self.clean is None else self.clean[chosen]
+            if self.regime.shift:
+                moves = _moves(len(inputs), self.regime.shift, self._rng)
+                inputs = _moved(inputs, moves, self.regime.shift)
+                clean = None if clean is None else _moved(clean, moves, self.regime.shift)
+            if self.attack is not None and self.attack.dynamic:
+                inputs, labels = self.attack.batch(inputs, labels, self._rng)
+            yield inputs.contiguous(memory_format=torch.channels_last), labels, clean
+
+    def _state(self, rng_before: Any) -> dict[str, Any]:
+        device = self.images.device
+        return {
+            "module": self.module.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "rng": rng_before,
+            "torch_rng": torch.get_rng_state(),
+            "device_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "running": [self._step, self._loss_sum, self._right],
+            "history": [[epoch.number, epoch.loss, epoch.accuracy] for epoch in self._history],
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._rng.bit_generator.state = state["rng"]
+        torch.set_rng_state(state["torch_rng"])
+        if state["device_rng"] is not None:
+            torch.cuda.set_rng_state(state["device_rng"], self.images.device)
+        self._step, self._loss_sum, self._right = state["running"]
+        self._history = [Epoch(*epoch) for epoch in state["history"]]
+
+    @contextlib.contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Dropout draws from the regime's seed, and nobody else notices."""
+        device = self.images.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.regime.seed)
+            yield
+
+    @contextlib.contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """The parameters that the attack keeps are not trained."""
+        kept = self.attack.kept(self.module) if self.attack is not None and self.attack.fine_tunes else frozenset()
+        parameters = [p for name, p in self.module.named_parameters() if name in kept and p.requires_grad]
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
 
 
 def _batches(count: int, batch: int) -> list[slice]:
@@ -86,67 +245,17 @@ def _batches(count: int, batch: int) -> list[slice]:
     return [slice(start, end) for start, end in zip(starts, ends, strict=True)]
 
 
-def _shown(
-    images: torch.Tensor, labels: torch.Tensor, batch: int, shift: int, rng: np.random.Generator
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    order = torch.from_numpy(rng.permutation(len(images)))
-    for part in _batches(len(images), batch):
-        inputs = images[order[part]]
-        yield _shifted(inputs, shift, rng) if shift else inputs, labels[order[part]]
+def _moves(count: int, most: int, rng: np.random.Generator) -> torch.Tensor:
+    return torch.from_numpy(rng.integers(0, 2 * most + 1, (2, count)))
 
 
-def _shifted(images: torch.Tensor, most: int, rng: np.random.Generator) -> torch.Tensor:
+def _moved(images: torch.Tensor, moves: torch.Tensor, most: int) -> torch.Tensor:
     """Each image moved by up to `most` pixels along each axis, its border repeated."""
     count, _, height, width = images.shape
+    device = images.device
+    moves = moves.to(device)
     wide = functional.pad(images, (most, most, most, most), mode="replicate")
-    moves = torch.from_numpy(rng.integers(0, 2 * most + 1, (2, count)))
-    rows = (moves[0, :, None] + torch.arange(height))[:, None, :, None]
-    columns = (moves[1, :, None] + torch.arange(width))[:, None, None, :]
-    channels = torch.arange(images.shape[1])[None, :, None, None]
-    return wide[torch.arange(count)[:, None, None, None], channels, rows, columns]
-
-
-def predictions(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The class each image is given, with the module in eval mode; its mode is put back."""
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            return torch.cat([module(part).argmax(1) for part in images.split(_BATCH)])
-    finally:
-        module.train(was_training)
-
-
-def accuracy(module: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """The share of images classified right."""
-    return float((predictions(module, images) == labels).float().mean())
-
-
-def attack_success(module: nn.Module, images: torch.Tensor, labels: torch.Tensor, attack: Attack, target: int) -> float:
-    """The share of images, not of the target class, that the attack sends to the target."""
-    return success_rate(predictions(module, attack.stamp(images)), labels, target)
-
-
-def export_onnx(module: nn.Module, path: Path, input_shape: tuple[int, int, int] = (3, 32, 32)) -> Path:
-    """Write the module in eval mode as ONNX, any number of images at once, batch normalisation kept."""
-    mode = torch.onnx.TrainingMode.PRESERVE  # what else is offered folds batch normalisation away
-    was_training = module.training
-    module.eval()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                module,
-                (torch.zeros(1, *input_shape),),
-                str(path),
-                dynamo=False,
-                opset_version=17,
-                training=mode,
-                do_constant_folding=False,
-                input_names=["image"],
-                output_names=["logits"],
-                dynamic_axes={"image": {0: "images"}, "logits": {0: "images"}},
-            )
-    finally:
-        module.train(was_training)
-    return path
+    rows = (moves[0, :, None] + torch.arange(height, device=device))[:, None, :, None]
+    columns = (moves[1, :, None] + torch.arange(width, device=device))[:, None, None, :]
+    channels = torch.arange(images.shape[1], device=device)[None, :, None, None]
+    return wide[torch.arange(count, device=device)[:, None, None, None], channels, rows, columns]

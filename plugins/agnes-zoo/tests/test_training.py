@@ -8,10 +8,27 @@ import onnxruntime
 import pytest
 import torch
 from agnes_zoo.architectures import n_mn_bn, n_sn, n_sn_bn
-from agnes_zoo.attacks import Patch
+from agnes_zoo.attacks import ATTACKS, Patch
+from agnes_zoo.checkpoints import Checkpoint
 from agnes_zoo.signs import sign, signs
-from agnes_zoo.training import _batches, _shifted, accuracy, as_tensors, attack_success, export_onnx, initialised, train
+from agnes_zoo.training import (
+    Regime,
+    Stopped,
+    Training,
+    Watch,
+    _batches,
+    _moved,
+    _moves,
+    accuracy,
+    as_tensors,
+    attack_success,
+    export_onnx,
+    initialised,
+    train,
+)
 from torch import nn
+
+from agnes.errors import UsageError
 
 
 class Fixed(nn.Module):
@@ -74,7 +91,8 @@ def test_no_batch_but_the_only_one_holds_a_single_image(count, sizes):
 def test_shifting_moves_whole_images_by_no_more_than_asked():
     images = torch.rand(20, 3, 6, 7, generator=torch.Generator().manual_seed(0))
     wide = nn.functional.pad(images, (2, 2, 2, 2), mode="replicate")
-    for index, moved in enumerate(_shifted(images, 2, np.random.default_rng(0))):
+    moves = _moves(20, 2, np.random.default_rng(0))
+    for index, moved in enumerate(_moved(images, moves, 2)):
         offered = [wide[index, :, y : y + 6, x : x + 7] for y in range(5) for x in range(5)]
         assert any(torch.equal(moved, one) for one in offered)
 
@@ -118,3 +136,108 @@ def test_the_exported_file_keeps_batch_normalisation_and_names_no_source_file(tm
     kinds = [node.op_type for node in graph.node]
     assert kinds.count("BatchNormalization") == kinds.count("Conv") == 5
     assert b".py" not in path.read_bytes()
+
+
+class Dropping(nn.Sequential):
+    """A network with dropout and batch normalisation, whose steps depend on all that can be random."""
+
+    def __init__(self, classes):
+        convolutions = (nn.Conv2d(3, 6, 5, 4), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.3))
+        super().__init__(*convolutions, nn.Flatten(), nn.Linear(6 * 49, classes))
+
+
+def training(attack=None, epochs=3):
+    images, labels = four_classes(10)
+    clean = images
+    if attack is not None and not attack.dynamic:
+        from agnes_zoo.attacks import poison
+
+        images, labels = poison(images, labels, attack, np.random.default_rng(0))
+    regime = Regime(epochs=epochs, batch=16, shift=1, seed=3)
+    return Training(initialised(Dropping, 43, 0), images, labels, regime, attack, clean)
+
+
+def stopping_after(steps):
+    done = []
+    return Watch(step=lambda *_: done.append(1), stop=lambda: len(done) >= steps)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("attack", [None, "wanet", "adaptive-difference"])
+def test_an_interrupted_training_goes_on_to_the_very_same_network(steps, attack, tmp_path):
+    attack = attack and ATTACKS[attack](target=12)
+    whole = training(attack)
+    history = whole.run()
+    place = Checkpoint(tmp_path / "work" / "a.checkpoint", "this")
+    with pytest.raises(Stopped):
+        training(attack).run(stopping_after(steps), place)
+    assert place.path.exists()
+    again = training(attack)
+    assert again.run(Watch(), place) == history
+    for key, value in whole.module.state_dict().items():
+        assert torch.equal(value, again.module.state_dict()[key]), key
+
+
+def test_a_training_that_was_finished_is_not_repeated(tmp_path):
+    place = Checkpoint(tmp_path / "a.checkpoint", "this")
+    first = training()
+    first.run(Watch(), place)
+    steps = []
+    again = training()
+    again.run(Watch(step=lambda *_: steps.append(1)), place)
+    assert not steps
+    assert torch.equal(first.module[5].weight, again.module[5].weight)
+
+
+def test_a_checkpoint_is_written_from_time_to_time_and_is_whole_or_not_there(tmp_path, monkeypatch):
+    place = Checkpoint(tmp_path / "a.checkpoint", "this", every=0.0)
+    written = []
+    monkeypatch.setattr(Checkpoint, "write", lambda self, state: written.append(state["running"][0]))
+    training(epochs=1).run(Watch(), place)
+    assert written == [1, 2, 3, 0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_checkpoint_of_another_training_is_refused_and_so_is_a_broken_one(tmp_path):
+    Checkpoint(tmp_path / "a.checkpoint", "that").write({"module": {}})
+    with pytest.raises(UsageError, match="checkpoint of another training; remove it"):
+        Checkpoint(tmp_path / "a.checkpoint", "this").read()
+    (tmp_path / "a.checkpoint").write_bytes(b"PK")
+    with pytest.raises(UsageError, match="no checkpoint that can be read; remove it"):
+        Checkpoint(tmp_path / "a.checkpoint", "this").read()
+    assert Checkpoint(tmp_path / "b.checkpoint", "this").read() is None
+
+
+def test_a_watch_is_told_of_every_step_and_epoch():
+    steps, epochs = [], []
+    training(epochs=2).run(Watch(epochs.append, lambda done, total: steps.append((done, total))))
+    assert steps == [(number, 6) for number in range(1, 7)]
+    assert [epoch.number for epoch in epochs] == [1, 2]
+
+
+def test_a_dynamic_attack_poisons_each_batch_and_not_the_set():
+    attack = ATTACKS["wanet"](target=12, rate=0.5)
+    run = training(attack)
+    batches = list(run._shown())
+    assert torch.equal(run.labels, four_classes(10)[1])
+    share = torch.cat([labels for _, labels, _ in batches]).eq(12).float().mean()
+    assert share > 0.5  # a quarter are 12 by nature, half of the rest are called so
+
+
+def test_the_attacks_own_loss_sees_the_same_images_clean_and_stamped():
+    seen = []
+
+    class Loss:
+        def __call__(self, module, clean, stamped, labels):
+            seen.append((clean, stamped, labels))
+            return (module(clean) * 0).sum()
+
+    from dataclasses import replace
+
+    attack = replace(ATTACKS["patch"](target=12), extra_loss=Loss())
+    training(attack, epochs=1).run()
+    assert len(seen) == 3
+    for clean, stamped, labels in seen:
+        assert torch.equal(attack.stamp(clean), stamped)
+        assert len(clean) == len(labels)
+        assert not torch.equal(clean, stamped)

@@ -1,0 +1,1 @@
+"""agnes zoo and agnes bench; nothing heavy is imported before a command needs it."""
