@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from agnes_abstraction.clustering import cluster, lloyd, means, nearest_to_centres, seed, to_own_centre
+from agnes_abstraction import clustering
+from agnes_abstraction.clustering import (
+    Clusters,
+    assign,
+    cluster,
+    lloyd,
+    means,
+    nearest_to_centres,
+    project,
+    to_own_centre,
+)
+from agnes_abstraction.seeding import Seeds
 
 from agnes.backend import Backend
 
@@ -12,7 +23,7 @@ BACKEND = Backend.choose("cpu", memory=1 << 28)
 
 
 def clustered(points: torch.Tensor, count: int, *, backend: Backend = BACKEND, rounds: int = 8) -> torch.Tensor:
-    generator = backend.generator("test")
+    generator = backend.generator("test", device="cpu")
     return cluster(points, count, rounds=rounds, projection=64, generator=generator, backend=backend)
 
 
@@ -28,14 +39,56 @@ def responses(neurons: int, images: int) -> torch.Tensor:
     return torch.relu(features + 0.5 * torch.randn(neurons, images, generator=generator))
 
 
-@pytest.mark.parametrize("points", [blobs(150, 10, 40), blobs(300, 5, 6), responses(1500, 43), responses(1200, 200)])
-def test_its_inertia_is_within_a_twentieth_of_scikit_learns(points: torch.Tensor):
+def inertia(points: torch.Tensor, labels: torch.Tensor) -> float:
+    return float(to_own_centre(points, labels).sum())
+
+
+@pytest.mark.parametrize(
+    "points", [blobs(150, 10, 40), blobs(300, 5, 6), responses(1500, 43), responses(1200, 200), responses(400, 900)]
+)
+def test_its_inertia_is_within_a_fiftieth_of_scikit_learns(points: torch.Tensor):
     sklearn = pytest.importorskip("sklearn.cluster")
     count = len(points) // 10
     theirs = sklearn.KMeans(count, n_init=1, random_state=0).fit(points.numpy()).inertia_
     labels = clustered(points, count)
     assert len(labels.unique()) == count
-    assert float(to_own_centre(points, labels).sum()) <= 1.05 * theirs
+    assert inertia(points, labels) <= 1.02 * theirs
+
+
+def test_points_split_into_groups_first_are_clustered_nearly_as_well(monkeypatch: pytest.MonkeyPatch):
+    points = responses(1200, 40)
+    whole = clustered(points, 120)
+    monkeypatch.setattr(clustering, "_AT_ONCE", 40_000)
+    split = clustered(points, 120)
+    assert not torch.equal(whole, split)
+    assert 110 <= len(split.unique()) <= 130
+    assert inertia(points, split) <= 1.2 * inertia(points, whole)
+
+
+def test_one_search_serves_every_number_of_clusters():
+    points = responses(300, 20)
+    search = Clusters(points, BACKEND.generator("test", device="cpu"), BACKEND)
+    found = [search.labels(count, 3) for count in (150, 20, 299, 300, 1)]
+    assert [len(labels.unique()) for labels in found] == [150, 20, 299, 300, 1]
+    spread = [inertia(points, labels) for labels in (found[4], found[1], found[0], found[2], found[3])]
+    assert spread == sorted(spread, reverse=True)
+    assert spread[-1] == pytest.approx(0, abs=1e-3)
+
+
+def test_main_directions_keep_more_of_the_distances_than_any_chosen_blindly():
+    points = responses(300, 200)
+    points = points - points.mean(0)
+    kept = project(points, 16, BACKEND.generator("test", device="cpu"))
+    best = torch.linalg.svdvals(points)[:16].square().sum()
+    assert kept.shape == (300, 16)
+    assert float(kept.square().sum()) == pytest.approx(float(best), rel=0.03)
+
+
+def test_each_point_is_assigned_to_the_nearest_centre_also_in_small_parts():
+    points, centres = responses(500, 12), responses(37, 12)
+    expected = torch.cdist(points.double(), centres.double()).argmin(1)
+    assert torch.equal(assign(points, centres, BACKEND), expected)
+    assert torch.equal(assign(points, centres, Backend.choose("cpu", memory=10_000)), expected)
 
 
 def test_separated_groups_are_found_whole():
@@ -79,10 +132,26 @@ def test_little_memory_gives_clusters_as_good():
 
 def test_rounds_only_improve():
     points = responses(400, 30)
-    starts = points[seed(points, 40, BACKEND.generator("test"), BACKEND)]
-    inertia = [float(to_own_centre(points, lloyd(points, starts, rounds, BACKEND)).sum()) for rounds in (0, 1, 4, 30)]
-    assert inertia == sorted(inertia, reverse=True)
-    assert inertia[0] > inertia[-1]
+    seeds = Seeds(points, BACKEND.generator("test", device="cpu"), BACKEND).first(40)
+    start = assign(points, points[seeds], BACKEND)
+    found = [inertia(points, lloyd(points, start, rounds, BACKEND)) for rounds in (0, 1, 2, 30)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > found[-1]
+
+
+def test_the_first_seeds_are_the_same_however_many_follow():
+    points = responses(400, 10)
+    some, more = (Seeds(points, BACKEND.generator("test", device="cpu"), BACKEND) for _ in range(2))
+    assert torch.equal(some.first(8), more.first(200)[:8])
+    assert len(more.first(200).unique()) == 200
+
+
+def test_seeds_shorten_distances_more_than_points_drawn_blindly():
+    points = blobs(60, 10, 8)
+    seeds = Seeds(points, BACKEND.generator("test", device="cpu"), BACKEND).first(60)
+    blind = torch.randperm(600, generator=torch.Generator().manual_seed(0))[:60]
+    reach = [float(torch.cdist(points, points[at]).amin(1).square().sum()) for at in (seeds, blind)]
+    assert reach[0] < 0.7 * reach[1]
 
 
 def test_means_are_those_of_the_members():

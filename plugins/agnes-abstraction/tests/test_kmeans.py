@@ -7,12 +7,13 @@ import torch
 from agnes_abstraction.kmeans import KMeans
 from torch import nn
 
-from agnes.backend import Backend
-from agnes.errors import UsageError
+from agnes.backend import Backend, Silent
+from agnes.errors import OutOfTime, UsageError
 from agnes.network import Network
 from agnes.results import Representatives
 from agnes.samples import Samples
 from agnes.testing import AbstractionChecks, plant
+from agnes.testing.networks import networks as every_shape
 
 BACKEND = Backend.choose("cpu", memory=1 << 28)
 
@@ -162,11 +163,37 @@ def test_a_planted_backdoor_that_benign_images_never_wake_has_a_representative()
     assert all(found.positions[layer][channel].any() for layer, channel in planted.path)
 
 
+def test_without_room_for_all_images_it_takes_fewer_and_says_so():
+    network, samples = small_network(), images(30)
+    scarce = Backend.choose("cpu", memory=4 * 384 * 60)
+    found = KMeans().abstract(network=network, samples=samples, backend=scarce)
+    assert found.notes == ("0: clustered on 10 of 30 images, as many as the memory budget holds",)
+    assert abstracted(KMeans(), network, samples).notes == ()
+
+
+def test_out_of_time_it_hands_over_the_layers_that_are_done():
+    network = small_network()
+
+    class Clock(Silent):
+        def tick(self, amount: int) -> None:
+            raise OutOfTime("the time budget is spent")
+
+    with pytest.raises(OutOfTime) as caught:
+        KMeans().abstract(network=network, samples=images(), backend=Backend.choose("cpu", progress=Clock()))
+    partial = caught.value.partial
+    assert isinstance(partial, Representatives)
+    assert list(partial.clusters) == list(partial.positions) == ["0"]
+    assert torch.equal(partial.positions["0"], abstracted(KMeans(), network).positions["0"])
+
+
 class TestKMeans(AbstractionChecks):
     method = KMeans()
+    networks = tuple(every_shape())
 
 
-@pytest.mark.parametrize("settings", [{"clustering_rate": 0.0}, {"clustering_rate": 1.5}, {"rounds": 0}, {"images": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"clustering_rate": 0.0}, {"clustering_rate": 1.5}, {"rounds": -1}, {"images": 0}]
+)
 def test_a_setting_that_makes_no_sense_is_refused_by_name(settings: dict[str, float]):
     with pytest.raises(UsageError, match=f"kmeans.{next(iter(settings))}"):
         KMeans(**settings)  # type: ignore[arg-type]
