@@ -358,3 +358,10 @@ def test_ticks_count_by_one_unless_told():
             tick()
         tick(2)
     assert watched.ticked == 4
+
+
+def test_where_the_size_of_an_item_is_known_nothing_is_measured():
+    sizes = []
+    backend = Backend.choose("cpu", memory=1000)
+    backend.chunked(lambda start, stop: sizes.append(stop - start), 25, each=100)
+    assert sizes == [10, 10, 5]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from agnes.memory import MemoryMeter, process_peak
+from agnes.memory import MemoryMeter, PeakMeter, process_peak
 
 CPU = torch.device("cpu")
 
@@ -130,3 +130,18 @@ def test_the_peak_of_the_process_is_in_bytes_and_never_falls():
     assert after >= before + (20 << 20) if held is not None else after >= before
     del held
     assert (process_peak() or 0) >= after
+
+
+def test_the_peak_of_a_block_is_told_apart_from_what_the_process_held_before():
+    torch.ones(60 << 20, dtype=torch.uint8).clone()  # held, and given back
+    meter = PeakMeter(CPU)
+    with meter:
+        small = torch.ones(1 << 20)
+    if meter.peak is None:
+        pytest.skip("the system does not say")
+    with PeakMeter(CPU) as larger:
+        large = torch.ones(100 << 20, dtype=torch.uint8)
+    assert larger.peak is not None
+    assert larger.peak > meter.peak + (80 << 20)
+    assert meter.before >= small.nbytes
+    assert len(large)

@@ -326,3 +326,18 @@ def test_a_deep_network_is_cut_as_a_shallow_one():
     torch.testing.assert_close(
         network.after(middle, network.until(middle, IMAGES), value), module[end:](value).detach()
     )
+
+
+@pytest.mark.parametrize("name", networks())
+@torch.no_grad()
+def test_the_rest_after_a_cut_can_be_run_node_by_node(name):
+    network = Network.of(networks()[name](0), INPUT_SHAPE)
+    images = torch.rand(3, *INPUT_SHAPE)
+    for layer in network.layers:
+        state = network.until(layer, images)
+        rest = network.rest(layer)
+        values = {**rest.given(state), rest.start: state.value}
+        for node in rest.nodes:
+            values[node] = rest.compute(node, values)
+        assert torch.allclose(values[rest.output], network(images), atol=1e-5)
+        assert network.shapes[layer.node] == layer.shape

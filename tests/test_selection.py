@@ -171,3 +171,47 @@ def test_a_wrong_type_in_a_configuration_file_is_refused_before_anything_runs():
     registry = fakes.registry(*fakes.whole_house())
     with pytest.raises(UsageError, match=r"suspects\.target takes a whole number"):
         selection.check_names(registry, [], {}, {"suspects": {"target": "two"}})
+
+
+@dataclass(frozen=True)
+class Merges(Method):
+    """An abstraction that is chosen where it is wanted."""
+
+    def suits(self, network):
+        return "the network can be merged"
+
+    @hookimpl
+    def abstract(self):
+        return None
+
+
+@dataclass(frozen=True)
+class WantsMerged(ForConvolutions):
+    """Prefers one abstraction to the preferred one."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"representatives"})
+    wants: ClassVar[str] = "merges"
+
+
+@dataclass(frozen=True)
+class Preferred(Merges):
+    """An abstraction that is chosen otherwise."""
+
+    preference: ClassVar[int] = 3
+
+
+@pytest.mark.parametrize(("named", "expected"), [("wants", "merges"), ("needs", "preferred")])
+def test_the_abstraction_that_a_chosen_method_wants_comes_before_the_preferred_one(network, named, expected):
+    @dataclass(frozen=True)
+    class NeedsAny(ForConvolutions):
+        """Takes representatives of any kind."""
+
+        needs: ClassVar[frozenset[str]] = frozenset({"representatives"})
+
+    registry = fakes.registry(
+        fakes.plugin("merges", "abstraction", Merges),
+        fakes.plugin("preferred", "abstraction", Preferred),
+        fakes.plugin("wants", "stimulation", WantsMerged),
+        fakes.plugin("needs", "stimulation", NeedsAny),
+    )
+    assert [m.name for m in selection.select(registry, network, [named]).of("abstraction")] == [expected]

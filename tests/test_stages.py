@@ -13,7 +13,7 @@ from agnes.backend import Backend
 from agnes.errors import AgnesError, OutOfTime
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
-from agnes.results import Candidate, Evidence
+from agnes.results import Candidate, Evidence, Noted, Representatives
 from agnes.samples import Samples
 from agnes.stages import Stages
 
@@ -175,3 +175,41 @@ def test_a_result_that_nobody_could_use_is_the_methods_failure(network, method, 
     assert made.diagnose(network) == ()
     assert made.runs[0].status == "failed"
     assert reason in made.runs[0].reason
+
+
+@dataclass(frozen=True)
+class Speaks(Method):
+    """Gives candidates and says something of them."""
+
+    @hookimpl
+    def stimulate(self):
+        return Noted([Candidate("0", 0, 0, 1.0, 0.0, 1.0)], ("one layer was left out",))
+
+
+@dataclass(frozen=True)
+class Groups(Method):
+    """Says something of its representatives."""
+
+    @hookimpl
+    def abstract(self):
+        return Representatives({}, {}, notes=("past its time limit",))
+
+
+def test_what_a_method_says_of_its_results_is_kept_with_its_run(network):
+    made = stages(network, Speaks(), Groups())
+    made.abstract(network)
+    (found,) = made.stimulate(network, ())
+    assert found.method == "Speaks"
+    assert {run.name: run.notes for run in made.runs} == {
+        "Speaks": ("one layer was left out",),
+        "Groups": ("past its time limit",),
+    }
+
+
+def test_the_memory_of_each_method_is_kept_and_the_peak_of_all(network):
+    made = stages(network, Speaks())
+    made.stimulate(network, ())
+    if made.runs[0].memory is None:
+        pytest.skip("the system does not say")
+    assert 1 << 20 < made.runs[0].memory <= made.peak
+    assert made.again().peak == made.peak

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from agnes_stimulation.nsf import Stimulation, by_channel, stimulated
+from agnes_stimulation.nsf import Stimulation, rectangles
+from agnes_stimulation.preparing import TinyMapConv2d, for_scanning
 from torch import nn
 
 from agnes.backend import Backend
 from agnes.network import Network
-from agnes.testing.networks import INPUT_SHAPE, networks
+from agnes.testing.networks import INPUT_SHAPE, networks, random_network
 
 BACKEND = Backend.choose("cpu", memory=1 << 26)
 IMAGES = torch.rand(3, *INPUT_SHAPE, generator=torch.Generator().manual_seed(1))
@@ -68,18 +69,74 @@ def naive(network: Network, layer_name: str, where: torch.Tensor, channel: int) 
 NAMES = [*networks(), "tokens"]
 
 
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_at_every_layer_the_functions_are_those_of_the_plain_way(name: str):
     network = opened(name)
-    folded = network.fold_batch_norm()
+    scanned = for_scanning(network)
     for layer in network.layers:
         where = some_positions(network, layer.name)
-        (curves,) = Stimulation(folded, folded.layer(layer.name), IMAGES, BACKEND).curves(VALUES, where)
+        (curves,) = Stimulation(scanned, scanned.layer(layer.name), IMAGES, BACKEND).curves(VALUES, where)
         assert curves.logits.shape == (len(curves.channels), 3, 3, network.class_count)
         for channel, found in zip(curves.channels.tolist(), curves.logits, strict=True):
-            expected = naive(network, layer.name, where, channel)
-            assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4), (layer.name, channel)
+            assert close(found, naive(network, layer.name, where, channel)), (layer.name, channel)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@torch.no_grad()
+def test_of_random_networks_too_with_whole_maps(seed: int):
+    network = Network.of(random_network(seed), INPUT_SHAPE)
+    scanned = for_scanning(network)
+    for layer in network.layers:
+        everywhere = torch.ones(layer.shape, dtype=torch.bool)
+        (curves,) = Stimulation(scanned, scanned.layer(layer.name), IMAGES, BACKEND).curves(VALUES)
+        for channel in range(layer.channels):
+            expected = naive(network, layer.name, everywhere, channel)
+            assert close(curves.logits[channel], expected), (layer.name, channel)
+
+
+@torch.no_grad()
+def test_each_channel_may_have_values_of_its_own():
+    network = opened("residual")
+    layer = network.layers[1]
+    stimulation = Stimulation(network, layer, IMAGES, BACKEND)
+    own = torch.rand(layer.channels, 4, generator=torch.Generator().manual_seed(2))
+    (curves,) = stimulation.curves(own)
+    for channel in range(layer.channels):
+        alone = stimulation.functions(torch.tensor([channel]), own[channel])
+        assert close(curves.logits[channel], alone.logits[0])
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "padding"), [(1, 3, 1, 1), (2, 3, 1, 1), (2, 3, 2, 1), (3, 5, 1, 2)]
+)
+@torch.no_grad()
+def test_a_convolution_over_a_tiny_map_is_one_matrix_with_the_same_result(
+    side: int, kernel: int, stride: int, padding: int
+):
+    torch.manual_seed(0)
+    pool = nn.AdaptiveAvgPool2d(side)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), pool, nn.Conv2d(4, 6, kernel, stride, padding), nn.ReLU())
+    inside = nn.Sequential(*module, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    network = Network.of(inside.eval(), INPUT_SHAPE)
+    scanned = for_scanning(network)
+    assert isinstance(scanned.module.get_submodule("3"), TinyMapConv2d)
+    assert not any(isinstance(part, TinyMapConv2d) for part in network.module.modules())
+    assert close(scanned(IMAGES), network(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "width"), [(0, 12, 4), (3, 4, 5), (1, 14, 4), (4, 9, 4), (2, 3, 1), (5, 7, 8)]
+)
+def test_a_chunk_is_cut_into_blocks_that_cover_it_once(start: int, stop: int, width: int):
+    cells = []
+    for rows, columns in rectangles(start, stop, width):
+        cells += [r * width + c for r in range(rows.start, rows.stop) for c in range(columns.start, columns.stop)]
+    assert sorted(cells) == list(range(start, stop))
 
 
 @torch.no_grad()
@@ -147,25 +204,3 @@ def test_a_layer_that_is_never_positive_is_measured_by_its_magnitude():
         module[1].bias.copy_(torch.tensor([-1.0, -3.0, -2.0, 0.0]) - 0.5)
     network = Network.of(module, INPUT_SHAPE)
     assert Stimulation(network, network.layers[0], IMAGES, BACKEND).largest() == pytest.approx(3.5)
-
-
-def test_a_value_is_set_at_its_positions_and_nowhere_else():
-    network = opened("plain")
-    layer = network.layers[0]
-    state = network.until(layer, IMAGES)
-    before = state.value.clone()
-    seen: list[torch.Tensor] = []
-
-    class Watching:
-        def after(self, _layer, given, replaced):
-            seen.append(replaced)
-            return network.after(_layer, given, replaced)
-
-    where = some_positions(network, layer.name)
-    channels, values = torch.tensor([2, 0, 2]), torch.tensor([1.0, 2.0, 3.0])
-    stimulated(Watching(), state, by_channel(layer, where), channels, values)  # type: ignore[arg-type]
-    expected = before.clone()
-    for image, (channel, value) in enumerate(zip(channels.tolist(), values.tolist(), strict=True)):
-        expected[image, channel][where[channel]] = value
-    assert torch.equal(seen[0], expected)
-    assert torch.equal(state.value, before)
