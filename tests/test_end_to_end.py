@@ -37,6 +37,9 @@ def hearing():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+demo = pytest.mark.xdist_group("demo")  # one run for all of them, where tests are run side by side
+
+
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory):
     """The demo, run once from the shell."""
@@ -44,6 +47,7 @@ def demo_run(tmp_path_factory):
     return shell("demo", "-o", "out", cwd=folder), folder / "out"
 
 
+@demo
 def test_the_demo_finds_shows_and_repairs_the_backdoor(demo_run):
     done, folder = demo_run
     assert done.returncode == 0, done.stdout + done.stderr
@@ -59,12 +63,14 @@ def test_the_demo_finds_shows_and_repairs_the_backdoor(demo_run):
         assert words in done.stdout
 
 
+@demo
 def test_the_demos_report_keeps_the_published_schema(demo_run):
     _, folder = demo_run
     schema = json.loads(shell("schema", cwd=folder).stdout)
     jsonschema.validate(json.loads((folder / "report.json").read_text()), schema)
 
 
+@demo
 def test_the_demos_triggers_are_pictures_that_open_and_arrays_that_apply(demo_run):
     import numpy as np
 
@@ -80,6 +86,7 @@ def test_the_demos_triggers_are_pictures_that_open_and_arrays_that_apply(demo_ru
             assert arrays["delta"].shape == (3, 32, 32)
 
 
+@demo
 def test_the_true_trigger_no_longer_works_on_the_repaired_file(demo_run):
     import torch
 
@@ -107,6 +114,7 @@ def test_the_true_trigger_no_longer_works_on_the_repaired_file(demo_run):
     assert accuracy_after > accuracy_before - 0.1
 
 
+@demo
 def test_the_same_seed_gives_the_same_report(demo_run, tmp_path):
     from agnes.reports.json import without_measurements
 
