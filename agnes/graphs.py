@@ -8,7 +8,7 @@ import linecache
 import operator
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -259,3 +259,16 @@ def prepend(graph_module: fx.GraphModule, name: str, module: nn.Module) -> None:
         call = graph.call_module(name, (inputs[0],))
     inputs[0].replace_all_uses_with(call, delete_user_cb=lambda user: user is not call)
     graph_module.recompile()
+
+
+def reach(nodes: Iterable[fx.Node], back: bool = False) -> set[fx.Node]:
+    """The nodes and all that they lead to, or that lead to them."""
+    seen = set(nodes)
+    waiting = list(seen)
+    while waiting:
+        node = waiting.pop()
+        for other in node.all_input_nodes if back else node.users:
+            if other not in seen:
+                seen.add(other)
+                waiting.append(other)
+    return seen

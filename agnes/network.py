@@ -165,7 +165,7 @@ class Network:
         """The values of layers, by name, from one pass."""
         wanted = [self.layer(layer) for layer in (self.layers if layers is None else layers)]
         nodes = {layer.name: self._node(layer.node) for layer in wanted}
-        before = self._in_order(_reach(nodes.values(), back=True))
+        before = self._in_order(graphs.reach(nodes.values(), back=True))
         values = self._run(before, {self._input: images}, nodes.values())
         return {name: values[node] for name, node in nodes.items()}
 
@@ -278,9 +278,9 @@ class Network:
 
     def _plan(self, layer: Layer) -> _Cut:
         node = self._node(layer.node)
-        after = (_reach([node]) - {node}) & _reach([self._output], back=True)
+        after = (graphs.reach([node]) - {node}) & graphs.reach([self._output], back=True)
         frontier = {n for later in after for n in later.all_input_nodes} - after - {node}
-        static = {n for n in frontier if self._input not in _reach([n], back=True)}
+        static = {n for n in frontier if self._input not in graphs.reach([n], back=True)}
         dynamic = frontier - static
         for n in dynamic | {node}:
             if n.name not in self._forms:
@@ -289,10 +289,10 @@ class Network:
                 )
         kept = {n for n in dynamic if forms.is_data(self._forms[n.name])}
         return _Cut(
-            before=self._in_order(_reach([node, *kept], back=True)),
+            before=self._in_order(graphs.reach([node, *kept], back=True)),
             kept=self._in_order(kept) + tuple(n for n in kept if n.op == "placeholder"),
             rebuilt=self._in_order(dynamic - kept),
-            static=self._in_order(_reach(static, back=True)),
+            static=self._in_order(graphs.reach(static, back=True)),
             after=self._in_order(after),
         )
 
@@ -352,19 +352,6 @@ def _check_resumed(layer: Layer, state: State, value: torch.Tensor) -> None:
 def _attribute(module: nn.Module, path: str) -> Any:
     owner, _, name = path.rpartition(".")
     return getattr(module.get_submodule(owner), name)
-
-
-def _reach(nodes: Any, back: bool = False) -> set[fx.Node]:
-    """The nodes and all that they lead to, or that lead to them."""
-    seen = set(nodes)
-    waiting = list(seen)
-    while waiting:
-        node = waiting.pop()
-        for other in node.all_input_nodes if back else node.users:
-            if other not in seen:
-                seen.add(other)
-                waiting.append(other)
-    return seen
 
 
 def _device_of(module: nn.Module) -> torch.device:

@@ -1,14 +1,10 @@
-"""Hostile and broken files of TensorFlow's formats: each is refused with its reason, and nothing runs."""
+"""Hostile Keras files: each is refused with its reason, and nothing runs."""
 
-import contextlib
 import io
 import json
 import os
 import pickle
-import random
-import resource
 import shutil
-import time
 import zipfile
 
 import numpy as np
@@ -18,33 +14,9 @@ pytest.importorskip("agnes_tensorflow")
 pytest.importorskip("h5py")
 
 import h5py
-from agnes_tensorflow import archive, protobuf, savedmodel
-from agnes_tensorflow.loader import KerasLoader, SavedModelLoader
-
-from agnes.errors import AgnesError, Refused
-from agnes.loading import LoadOptions
+from keras_refusals import layer, members, refused, zipped
 
 BIG = 1 << 40
-
-
-def refused(path, match):
-    """Loading a path fails soon, with one clean line that matches."""
-    method = SavedModelLoader() if path.is_dir() else KerasLoader()
-    with within_bounds(), pytest.raises(Refused, match=match) as caught:
-        method.load(path, LoadOptions())
-    text = str(caught.value)
-    assert text.startswith("refused: ")
-    assert text.isprintable(), repr(text)
-
-
-@contextlib.contextmanager
-def within_bounds():
-    """What happens takes less than a minute, and no process of it more than 6 GiB."""
-    start = time.monotonic()
-    yield
-    assert time.monotonic() - start < 60
-    for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        assert resource.getrusage(whose).ru_maxrss << 10 < 6 << 30
 
 
 class Hostile:
@@ -58,18 +30,6 @@ class Hostile:
 
 
 # .keras: the archive
-
-
-def members(path):
-    with zipfile.ZipFile(path) as file:
-        return {name: file.read(name) for name in file.namelist()}
-
-
-def zipped(path, content, method=zipfile.ZIP_STORED):
-    with zipfile.ZipFile(path, "w", method) as file:
-        for name, data in content.items():
-            file.writestr(zipfile.ZipInfo(name), data, method)
-    return path
 
 
 def twice(path):
@@ -171,10 +131,6 @@ def test_a_pickle_is_not_run(good, tmp_path, suffix):
 
 
 # .keras and .h5: the configuration
-
-
-def layer(config, kind):
-    return next(each for each in config["config"]["layers"] if each["class_name"] == kind)
 
 
 def as_layer(kind, **more):
@@ -391,282 +347,3 @@ def test_weights_without_a_model_are_refused_with_the_way_out(tmp_path):
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file["kernel"] = np.zeros(3, "f4")
     refused(tmp_path / "weights.h5", "holds weights without their model; save the whole model")
-
-
-# SavedModel
-
-GRAPHS = {
-    "prints": "operator (StringFormat|PrintV2)",
-    "calls python": "operator (Eager)?PyFunc",
-    "looks up": "operator (HashTableV2|InitializeTableFromTextFileV2)",
-    "reads records": "operator (TensorSliceDataset|TFRecordDatasetV2?)",
-    "branches": "operator (Stateless)?(If|Case)",
-    "in a branch": "operator (Stateless)?If|operator WriteFile",
-    "lambda.keras": "kind Lambda, which holds Python code",
-    "lambda.h5": "kind Lambda, which holds Python code",
-    "writes": "operator WriteFile",
-    "reads": "operator ReadFile",
-    "lists": "operator MatchingFiles",
-    "python": "operator EagerPyFunc",
-    "nested": "operator WriteFile at .* in function __inference_nested",
-    "saves": "reads or writes files at .*beyond saving its own variables",
-    "restores": "reads or writes files at .*beyond saving its own variables",
-    "loops": "operator (Stateless)?While",
-    "asset": "brings the asset 'assets/words.txt'",
-}
-
-
-@pytest.mark.parametrize("name", GRAPHS)
-def test_a_graph_that_does_more_than_compute_is_refused(hostile, name):
-    refused(hostile / name, GRAPHS[name])
-    assert not (hostile / "it-ran").exists()
-
-
-def folder_with(name, content=b"x"):
-    def change(path):
-        (path / name).parent.mkdir(exist_ok=True)
-        (path / name).write_bytes(content)
-
-    return change
-
-
-def linked(path):
-    (path / "variables" / "variables.index").unlink()
-    (path / "variables" / "variables.index").symlink_to("/etc/hostname")
-
-
-def graph_changed(change):
-    def apply(path):
-        file = path / "saved_model.pb"
-        file.write_bytes(change(file.read_bytes()))
-
-    return apply
-
-
-def as_text(path):
-    (path / "saved_model.pb").rename(path / "saved_model.pbtxt")
-
-
-def field(number, content):
-    """A protobuf field of bytes."""
-    length, size = len(content), b""
-    while length > 0x7F:
-        size, length = size + bytes([length & 0x7F | 0x80]), length >> 7
-    return bytes([number << 3 | 2]) + size + bytes([length]) + content
-
-
-def main_op(content):
-    """The graph run first is one that has an input."""
-    node = field(1, b"evil") + field(2, b"NoOp") + field(3, b"^other")
-    run_first = field(1, b"saved_model_main_op") + field(2, field(1, field(1, b"evil")))
-    return with_meta(content, field(2, field(1, node)) + field(4, run_first))
-
-
-def with_meta(content, more):
-    """More fields for the one MetaGraphDef."""
-    meta = bytes(next(protobuf.messages(memoryview(content), 2)))
-    return field(2, meta + more)
-
-
-def calling(name, *others, operator="PartitionedCall"):
-    """A function in a library, which calls others."""
-    nodes = [field(3, field(1, b"n%d" % i) + field(2, other)) for i, other in enumerate(others)]
-    return field(1, field(1, field(1, name)) + b"".join(nodes))
-
-
-def with_library(*functions):
-    return graph_changed(lambda c: with_meta(c, field(2, field(2, b"".join(functions)))))
-
-
-def doubling(count):
-    return [calling(b"f%d" % i, b"f%d" % (i + 1), b"f%d" % (i + 1)) for i in range(count)]
-
-
-def by_attribute(content):
-    """An operator that is harmless in itself is given a function that is not."""
-    writes = field(1, field(1, field(1, b"g")) + field(3, field(1, b"n") + field(2, b"WriteFile")))
-    given = field(5, field(1, b"f") + field(2, field(10, field(1, b"g"))))
-    call = field(1, field(1, b"m") + field(2, b"PartitionedCall") + given)
-    return with_meta(content, field(2, call + field(2, writes)))
-
-
-def many_files(path):
-    for number in range(1100):
-        (path / "variables" / f"variables.data-{number}").touch()
-
-
-FOLDERS = {
-    "a function that calls itself": (with_library(calling(b"f", b"f")), "f that calls itself"),
-    "functions in a circle": (with_library(calling(b"f", b"g"), calling(b"g", b"f")), "[fg] that calls itself"),
-    "functions without end": (
-        with_library(*doubling(30), calling(b"f30", b"NoOp")),
-        "more than 500000 operations where its functions are called",
-    ),
-    "a function twice": (with_library(calling(b"f"), calling(b"f")), "without a name of its own"),
-    "a function without a name": (with_library(calling(b"")), "without a name of its own|is broken"),
-    "a function that is handed over": (graph_changed(by_attribute), "operator WriteFile at n in function g"),
-    "an unknown operator in a function": (with_library(calling(b"f", b"Evil")), "operator Evil at n0 in function f"),
-    "a graph of one endless number": (graph_changed(lambda c: b"\x12" + b"\xff" * 20), "is broken"),
-    "thousands of files": (many_files, "more than 1000 files"),
-    "a pipe": (lambda path: os.mkfifo(path / "variables" / "variables.data-1"), "no regular file"),
-    "a program": (folder_with("run.sh"), "holds 'run.sh'"),
-    "more assets": (folder_with("assets.extra/x"), "holds the folder 'assets.extra'"),
-    "a folder in the variables": (folder_with("variables/x"), "holds 'variables/x'"),
-    "a link": (linked, "is a link"),
-    "a graph as text": (as_text, "holds 'saved_model.pbtxt'"),
-    "half a graph": (graph_changed(lambda c: c[: len(c) // 2]), "is broken|holds 0 graphs"),
-    "no graph": (graph_changed(lambda c: b"\xff" * 64), "is broken"),
-    "two graphs": (graph_changed(lambda c: c + c), "holds 2 graphs"),
-    "an asset that is named": (graph_changed(lambda c: with_meta(c, field(6, b"x"))), "names an asset"),
-    "something to run first": (graph_changed(main_op), r"wants to run evil when it is opened \(main_op\)"),
-    "an operator with escape codes": (
-        graph_changed(lambda c: with_meta(c, field(2, field(1, field(1, b"n") + field(2, b"\x1b[2JEvil"))))),
-        r"operator \[2JEvil",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", FOLDERS)
-def test_a_savedmodel_that_holds_more_than_a_graph_is_refused(good, tmp_path, case):
-    change, match = FOLDERS[case]
-    path = shutil.copytree(good / "softmax", tmp_path / "model")
-    change(path)
-    refused(path, match)
-
-
-def test_a_savedmodel_of_tensorflow_1_is_refused_by_name(good, tmp_path):
-    path = shutil.copytree(good / "softmax", tmp_path / "model")
-    content = memoryview((path / "saved_model.pb").read_bytes())
-    meta = next(protobuf.messages(content, 2))
-    kept = b"".join(field(n, bytes(v)) for n, v in protobuf.fields(meta) if n != 7 and not isinstance(v, int))
-    (path / "saved_model.pb").write_bytes(field(2, kept))
-    refused(path, "a SavedModel of TensorFlow 1")
-
-
-# Fuzz
-
-
-def broken(content, rng):
-    """The content with a few bytes changed, or its end gone."""
-    if rng.random() < 0.2:
-        return content[: rng.randrange(1, len(content))]
-    changed = bytearray(content)
-    for _ in range(rng.choice((1, 1, 4, 32))):
-        changed[rng.randrange(len(changed))] = rng.randrange(256)
-    return bytes(changed)
-
-
-def answer(work, *arguments):
-    """What it returns, or the error with a name that it raises."""
-    try:
-        return work(*arguments)
-    except AgnesError as error:
-        return error
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_a_broken_archive_is_refused_or_sound(good, tmp_path, seed):
-    path = tmp_path / "model.keras"
-    path.write_bytes(broken((good / "softmax.keras").read_bytes(), random.Random(seed)))
-    text = answer(archive.check, path)
-    if isinstance(text, AgnesError):
-        assert str(text).isprintable()
-    else:
-        assert text == members(good / "softmax.keras")["config.json"].decode()
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_a_broken_graph_is_refused_or_plain(good, tmp_path, seed):
-    path = shutil.copytree(good / "softmax", tmp_path / "model")
-    file = path / "saved_model.pb"
-    file.write_bytes(broken(file.read_bytes(), random.Random(seed)))
-    assert str(answer(savedmodel.check_graph, path)).isprintable()
-
-
-def opens_or_refuses(path, folder):
-    method = SavedModelLoader() if path.is_dir() else KerasLoader()
-    before = sorted(folder.rglob("*"))
-    with within_bounds():
-        network = answer(method.load, path, LoadOptions())
-    if isinstance(network, AgnesError):
-        assert str(network).isprintable()
-    else:
-        assert network.facts["parity"]["relative"] < 1e-4
-    assert sorted(folder.rglob("*")) == before
-
-
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(s, marks=pytest.mark.slow) for s in range(4, 240))])
-def test_a_broken_h5_file_is_opened_or_refused(good, tmp_path, seed):
-    path = tmp_path / "model.h5"
-    path.write_bytes(broken((good / "softmax.h5").read_bytes(), random.Random(seed)))
-    opens_or_refuses(path, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(240))
-def test_a_broken_keras_file_with_a_sound_archive_is_opened_or_refused(good, tmp_path, seed):
-    rng = random.Random(seed)
-    content = members(good / "softmax.keras")
-    name = rng.choice(["config.json", "model.weights.h5"])
-    opens_or_refuses(zipped(tmp_path / "model.keras", {**content, name: broken(content[name], rng)}), tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(240))
-def test_a_broken_savedmodel_is_opened_or_refused(good, tmp_path, seed):
-    rng = random.Random(seed)
-    path = shutil.copytree(good / "softmax", tmp_path / "model")
-    file = rng.choice([each for each in sorted(path.rglob("*")) if each.is_file()])
-    file.write_bytes(broken(file.read_bytes(), rng))
-    opens_or_refuses(path, tmp_path)
-
-
-@pytest.mark.slow
-def test_names_in_a_file_that_is_opened_steer_no_terminal(good, tmp_path):
-    content = members(good / "softmax-sequential.keras")
-    config = json.loads(content["config.json"])
-    layer(config, "Conv2D")["config"]["name"] = "\x1b[2J\u202ename"
-    path = zipped(tmp_path / "model\x1b[2J.keras", {**content, "config.json": json.dumps(config)})
-    network = answer(KerasLoader().load, path, LoadOptions())
-    if isinstance(network, AgnesError):
-        assert str(network).isprintable()
-    else:
-        told = [*(each.name for each in network.layers), network.facts["path"], *network.facts["weights"]]
-        assert all(text.isprintable() for text in (*told, *(where for _, where in network.facts["weights"].values())))
-
-
-# Bombs
-
-
-def wide(config):
-    layer(config, "Conv2D")["config"]["filters"] = 1 << 30
-
-
-def padded(config):
-    size = {"padding": [[40_000, 40_000], [40_000, 40_000]], "name": "bomb"}
-    bomb = {"module": "keras.layers", "class_name": "ZeroPadding2D", "config": size, "registered_name": None}
-    config["config"]["layers"].insert(1, bomb)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("change", [wide, padded])
-def test_a_layer_larger_than_memory_is_refused(good, tmp_path, change):
-    content = members(good / "softmax-sequential.keras")
-    config = json.loads(content["config.json"])
-    change(config)
-    path = zipped(tmp_path / "model.keras", {**content, "config.json": json.dumps(config)})
-    refused(path, "memory|cannot be opened|crashed")
-
-
-@pytest.mark.slow
-def test_a_graph_larger_than_memory_is_refused(hostile):
-    refused(hostile / "fills", "memory|cannot be opened|crashed")
-
-
-@pytest.mark.slow
-def test_a_large_graph_is_read_in_the_child(good, tmp_path):
-    path = shutil.copytree(good / "softmax", tmp_path / "model")
-    file = path / "saved_model.pb"
-    file.write_bytes(file.read_bytes() + b"\x08\x01" * (1 << 22))
-    assert savedmodel.is_large(path)
-    opens_or_refuses(path, tmp_path)
