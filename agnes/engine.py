@@ -266,7 +266,8 @@ def _with_exports(report: Report, request: Request, registry: Registry, assigned
     )
     best = replace(report.repair, exported=path.name if path else None)
     if why_not:
-        best = replace(best, notes=(*best.notes, f"not written to a file: {why_not}"))
+        what = f"written as {path.name}" if path else "not written to a file"
+        best = replace(best, notes=(*best.notes, f"{what}: {why_not}"))
     return replace(report, repairs=(best, *report.repairs[1:]))
 
 

@@ -46,6 +46,18 @@ def test_a_run_goes_through_every_stage_and_writes_its_folder(house, tmp_path):
         assert (tmp_path / "run" / trigger["files"]["arrays"]).exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "note"), [("repaired.onnx", "written as repaired.onnx: why"), (None, "not written to a file: why")]
+)
+def test_a_repair_says_why_it_is_not_in_the_models_own_format(house, tmp_path, monkeypatch, name, note):
+    path = tmp_path / "run" / name if name else None
+    monkeypatch.setattr(engine.exporting, "export", lambda *arguments: (path, "why"))
+    report = engine.run(request(tmp_path, "needy", output=tmp_path / "run"))
+    assert report.repair is not None
+    assert report.repair.exported == name
+    assert note in report.repair.notes
+
+
 def test_the_trigger_that_convicts_is_marked_and_stands_first(house, tmp_path):
     report = engine.run(request(tmp_path, "suspects"))
     assert [t.convicts for t in report.triggers] == [True] + [False] * 7

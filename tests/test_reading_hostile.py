@@ -86,6 +86,11 @@ def listed(row: str):
     return write
 
 
+def svg(path: Path) -> Path:
+    (path / "x.png").write_bytes(b'<svg xmlns="http://www.w3.org/2000/svg"><image href="/"/></svg>\n')
+    return path / "x.png"
+
+
 def eps(path: Path) -> Path:
     (path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
     return path / "x.png"
@@ -121,6 +126,7 @@ HOSTILE = [
     ("truncated", truncated, UsageError, "x.png: damaged image"),
     ("text", text_as_png, UsageError, "x.png: not an image"),
     ("PostScript", eps, UsageError, "x.png: not an image"),
+    ("SVG", svg, UsageError, "x.png: not an image"),
     ("float pixels", file("x.ppm", b"Pf\n2 2\n-1.0\n" + bytes(16)), UsageError, "damaged image"),
 ]
 
