@@ -58,7 +58,12 @@ class Registry:
     def discover(cls, block: Iterable[str] = ()) -> Registry:
         """Everything installed, from metadata alone; `block` and AGNES_BLOCK name plugins or distributions."""
         environment = os.environ.get("AGNES_BLOCK", "").replace(",", " ").split()
-        return cls(installed_plugins(), (*block, *environment))
+        installed, block = tuple(installed_plugins()), tuple(block)
+        known = {name for plugin in installed for name in (plugin.name, plugin.distribution)}
+        for name in block:
+            if _normal(name) not in map(_normal, known):
+                raise UsageError(f"there is no plugin or distribution '{name}' to block{suggestion(name, known)}")
+        return cls(installed, (*block, *environment))
 
     def _is_blocked(self, plugin: Plugin) -> bool:
         return not self.block.isdisjoint((_normal(plugin.name), _normal(plugin.distribution)))

@@ -198,6 +198,12 @@ def _check(chosen: Chosen, item: Any, network: Network) -> None:
         numbers = [item.score, item.threshold]
     elif isinstance(item, Candidate):
         numbers = [item.score]
+        layers = {layer.name: layer.channels for layer in network.layers}
+        if not 0 <= item.channel < layers.get(item.layer, 0):
+            where = f"channel {item.channel} of layer {item.layer}"
+            raise AgnesError(
+                f"{chosen.name} of {chosen.distribution} returned {where}, which the network does not have"
+            )
     target = getattr(item, "target", None)
     if target is not None and not 0 <= target < network.class_count:
         raise AgnesError(f"{chosen.name} of {chosen.distribution} returned class {target} of {network.class_count}")

@@ -279,3 +279,22 @@ def test_a_plugins_command_is_imported_when_it_is_called(slow_installation):
         [sys.executable, "-m", "agnes", "sleepy"], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
+
+
+def test_whoever_stops_reading_makes_nothing_fail(tmp_path):
+    command = f"{sys.executable} -m agnes schema | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_output_that_cannot_be_written_is_told_in_one_line():
+    command = f"{sys.executable} -m agnes schema > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "agnes: the output cannot be written: No space left on device\n"
+
+
+def test_a_name_to_block_that_nobody_has_is_refused():
+    done = cli.invoke(["plugins", "--block", "no-such-plugin"])
+    assert done == 4

@@ -160,12 +160,17 @@ def test_plugins_come_by_stage_in_the_order_of_a_run_then_by_name(site):
         (["agnes-two"], []),
         (["Agnes_Two"], []),
         (["bad-x", "good-x"], []),
-        (["another"], ["bad-x", "good-x"]),
     ],
 )
 def test_a_plugin_or_a_distribution_is_blocked_by_name(site, blocked, left):
     distribution(site, "agnes-two", {"diagnosis": {"good-x": "m:A", "bad-x": "m:B"}})
     assert ours(Registry.discover(blocked), "agnes-two") == left
+
+
+def test_a_name_to_block_that_nobody_has_is_refused_with_the_nearest(site):
+    distribution(site, "agnes-two", {"diagnosis": {"good-x": "m:A"}})
+    with pytest.raises(UsageError, match="'good-y' to block; did you mean 'good-x'"):
+        Registry.discover(["good-y"])
 
 
 @pytest.mark.parametrize("words", ["bad-x,agnes-other", "bad-x agnes-other", " bad-x ,, agnes-other "])

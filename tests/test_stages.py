@@ -77,6 +77,21 @@ class Raises(Method):
         raise self.error
 
 
+@pytest.mark.parametrize(("layer", "channel"), [("conv9", 0), ("0", 999), ("0", -1)])
+def test_a_candidate_that_the_network_does_not_have_is_refused(network, layer, channel):
+    @dataclass(frozen=True)
+    class Elsewhere(Method):
+        @hookimpl
+        def stimulate(self):
+            return [Candidate(layer, channel, 0, 1.0, 0.0, 1.0)]
+
+    running = stages(network, Elsewhere())
+    assert running.stimulate(network, ()) == ()
+    (run,) = running.runs
+    assert run.status == "failed"
+    assert f"channel {channel} of layer {layer}, which the network does not have" in run.reason
+
+
 PARTIAL = [Candidate("0", 1, 2, 3.0, 0.0, 1.0)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -10,7 +11,7 @@ import typer
 
 from agnes.cli import doctor, inspect, plugins, run, schema
 from agnes.cli.commands import Commands
-from agnes.errors import AgnesError, UsageError
+from agnes.errors import AgnesError, OutputError, UsageError
 from agnes.text import printable
 
 _COMMAND_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # what typer raises for a wrong command line
@@ -51,6 +52,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     """The exit code of a command line; its errors are told on standard error."""
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="agnes", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except AgnesError as error:
         return _fail(str(error), error.exit_code)
@@ -58,14 +60,23 @@ def invoke(arguments: list[str] | None = None) -> int:
         return _fail(error.format_message(), UsageError.exit_code)  # type: ignore[attr-defined]
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return AgnesError.exit_code
+    except OSError as error:
+        return _unwritten(error)
     except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and isinstance(error.__context__, OSError):  # how typer ends on a closed pipe
+            return _unwritten(error.__context__)
         if os.environ.get("AGNES_DEBUG"):
             raise
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         return _fail(f"internal error: {reason}; AGNES_DEBUG=1 shows where", AgnesError.exit_code)
+
+
+def _unwritten(error: OSError) -> int:
+    """Nothing failed where whoever read our output has gone; anything else, as a full disk, is told."""
+    if error.errno != errno.EPIPE:
+        return _fail(f"the output cannot be written: {error.strerror or error}", OutputError.exit_code)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _fail(message: str, code: int) -> int:

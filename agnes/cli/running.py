@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -19,14 +21,19 @@ def show(request: Request, *, as_json: bool = False, quiet: bool = False) -> Rep
 
     watch = None if quiet else terminal.Watch(terminal.console(stderr=True))
     try:
-        report = engine.run(request, progress=watch, listeners=[watch] if watch else [])
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            report = engine.run(request, progress=watch, listeners=[watch] if watch else [])
     except KeyboardInterrupt:
         kept = request.output is not None and (request.output / "report.json").exists()
         where = f"; what was found by then is in {request.output}/report.json" if kept else ""
         print(f"agnes: interrupted{where}", file=sys.stderr)
         raise typer.Exit(130) from None
-    if as_json:
-        sys.stdout.write(json.as_text(report))
-    else:
-        terminal.summary(report, request.output, terminal.console())
+    try:
+        if as_json:
+            sys.stdout.write(json.as_text(report))
+        else:
+            terminal.summary(report, request.output, terminal.console())
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has gone; the verdict stands
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return report
