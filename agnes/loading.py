@@ -36,6 +36,7 @@ class LoadOptions:
     class_names: tuple[str, ...] | None = None
     trust_model_code: bool = False  # from the command line or Python only
     images: Path | None = None  # benign ones, on which a network is compared with its file too
+    block: tuple[str, ...] = ()  # plugins that a loader may not use either; set by `open_model`
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ def open_model(
         fetched = hub.fetch(path)
         return _of_hub(open_model(fetched.path, options, registry, assigned), fetched, options)
     check_file(path)
+    options = replace(options, block=tuple(plugin.name for plugin in registry.blocked))
     loaders, broken = _loaders(registry, assigned or {})
     for opener, loader in loaders:
         network = _ask(opener.name, loader, path, options)
         if network is not None:
-            return Opened(
-                network, _facts(path, network, opener), replace(opener, reason=f"opened {printable(path.name)}")
-            )
+            run = replace(opener, reason=f"opened {printable(path.name)}", notes=_unused(network, options))
+            return Opened(network, _facts(path, network, run), run)
     raise NothingApplicable(_nobody(path, [run.name for run, _ in loaders], broken))
 
 
@@ -90,8 +91,16 @@ def _facts(path: Path, network: Network, opener: MethodRun) -> dict[str, Any]:
         "layers": len(network.layers),
         "kinds": sorted(network.kinds),
         "softmax_peeled": network.peeled,
+        **({"notes": list(opener.notes)} if opener.notes else {}),
         **network.facts,
     }
+
+
+def _unused(network: Network, options: LoadOptions) -> tuple[str, ...]:
+    """What the user said of the file that its loader had no use for, in words."""
+    if options.arch is None or any(fact in network.facts for fact in ("architecture", "architecture_code")):
+        return ()
+    return (f"--arch {printable(options.arch, 60)} was not needed: the file brings its own architecture",)
 
 
 def check_file(path: Path) -> None:

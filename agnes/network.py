@@ -116,7 +116,7 @@ class Network:
         The module is given `(x * scale - mean) / std` for pixels x in [0, 1], as NHWC where `layout` says so.
         """
         device = _device_of(module)
-        preprocess = Preprocess(mean, std, scale, layout).to(device)
+        preprocess = Preprocess(mean, std, scale, layout).to(device).eval()
         preprocess.check(input_shape[0])
         images = {batch: noise.to(device) for batch, noise in forms.noise(input_shape).items()}
         graph_module = graphs.trace(module, preprocess(images[2]))

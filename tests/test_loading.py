@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+from dataclasses import dataclass
 
 import fakes
 import pytest
 
 from agnes import loading
 from agnes.errors import NothingApplicable, Refused, UsageError
+from agnes.hookspecs import hookimpl
 from agnes.loading import LoadOptions, open_model
+from agnes.method import Method
 
 
 def opened(path, *plugins, **assigned):
@@ -79,3 +82,24 @@ def test_a_file_without_permission_is_told(tmp_path):
     path.chmod(0)
     with pytest.raises(UsageError, match="cannot be read"):
         loading.check_file(path)
+
+
+def test_a_blocked_plugin_is_blocked_for_loaders_too(tmp_path):
+    seen = []
+
+    @dataclass(frozen=True)
+    class Curious(Method):
+        @hookimpl
+        def load(self, path, options):
+            seen.append(options.block)
+
+    registry = fakes.registry(fakes.plugin("curious", "loader", Curious), *fakes.whole_house(), block=("scores",))
+    open_model(fakes.model_file(tmp_path), LoadOptions(), registry)
+    assert seen == [("scores",)]
+
+
+def test_an_architecture_that_the_file_has_no_use_for_is_told(tmp_path):
+    found = open_model(fakes.model_file(tmp_path), LoadOptions(arch="N_SN"), fakes.registry(*fakes.whole_house()))
+    assert found.run.notes == ("--arch N_SN was not needed: the file brings its own architecture",)
+    assert found.facts["notes"] == list(found.run.notes)
+    assert opened(fakes.model_file(tmp_path)).run.notes == ()

@@ -186,6 +186,7 @@ def test_the_module_handed_in_is_left_as_found(name):
     assert [getattr(part, "inplace", None) for part in module.modules()] == in_place
     assert not any(p.requires_grad for p in network.module.parameters())
     assert not any(part.training for part in network.module.modules())
+    assert not any(part.training for part in Network.of(module, INPUT_SHAPE, scale=255).module.modules())
 
 
 def test_training_the_module_later_changes_no_network():

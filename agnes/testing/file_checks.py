@@ -17,8 +17,9 @@ import torch
 
 from agnes.calling import call
 from agnes.errors import AgnesError, Refused
-from agnes.loading import LoadOptions
+from agnes.loading import LoadOptions, open_model
 from agnes.network import Network
+from agnes.registry import Registry
 from agnes.testing.inputs import tiny_network
 from agnes.testing.method_checks import MethodChecks
 from agnes.testing.watching import differences, network_facts
@@ -124,16 +125,16 @@ class LoaderChecks(MethodChecks):
 
 
 class ExporterChecks(MethodChecks):
-    """Say in `suffix` what the format is called; open a written file in `reopened` so that logits are compared."""
+    """Say in `suffix` what the format is called; a written file is opened as `agnes` opens it, or in `reopened`."""
 
     stage = "exporter"
     suffix: str = ""
     network_name: str = "plain"  # of agnes.testing.networks
     tolerance: float = 1e-4
 
-    def reopened(self, path: Path) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """The written model as a function of images in [0, 1]; None: the logits are not compared."""
-        return None
+    def reopened(self, path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The written model as a function of images in [0, 1]; here: what an installed loader makes of it."""
+        return open_model(path, LoadOptions(), Registry.discover()).network
 
     def export(self, network: Network, path: Path) -> Path | None:
         """The exporter, called as the engine calls it."""
@@ -151,10 +152,7 @@ class ExporterChecks(MethodChecks):
         network = tiny_network(self.network_name)
         written = self.export(network, tmp_path / f"model{self.suffix}")
         assert written is not None
-        model = self.reopened(written)
-        if model is None:
-            pytest.skip("reopened() gives nothing to compare")
-        images = _noise(network)
+        model, images = self.reopened(written), _noise(network)
         torch.testing.assert_close(model(images), network(images), rtol=self.tolerance, atol=self.tolerance)
 
     def test_a_foreign_suffix_is_left_to_others(self, tmp_path: Path) -> None:

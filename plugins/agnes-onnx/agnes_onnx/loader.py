@@ -172,6 +172,7 @@ def _image_shape(
 ) -> tuple[Literal["NCHW", "NHWC"], tuple[int, int, int]]:
     """The layout of the file's input, and the channels, height and width of one image."""
     layout = options.layout if options.layout != "auto" else _layout(sizes, model, options.input_shape)
+    _check_colours(sizes, layout)
     said = tuple(sizes) if layout == "NCHW" else (sizes[2], sizes[0], sizes[1])
     given = options.input_shape
     if given is not None:
@@ -186,6 +187,16 @@ def _image_shape(
         )
     channels, height, width = (int(size) for size in said if size is not None)
     return layout, (channels, height, width)
+
+
+def _check_colours(sizes: Sequence[int | None], layout: str) -> None:
+    """Refuse a layout in which an image has many colours, where it has few in the other."""
+    colours, other = (sizes[0], sizes[2]) if layout == "NCHW" else (sizes[2], sizes[0])
+    if other in _COLOURS and colours not in (None, *_COLOURS):
+        raise UsageError(
+            f"the file's input is {_written(sizes)}, which as {layout} is an image of {colours} colours; "
+            "say the other --layout, or none"
+        )
 
 
 def _layout(sizes: Sequence[int | None], model: Any, given: Sequence[int] | None) -> Literal["NCHW", "NHWC"]:

@@ -205,6 +205,16 @@ def test_an_open_size_is_asked_for_and_taken(tmp_path):
         opened(path, input_shape=(1, 20, 24))
 
 
+@pytest.mark.parametrize(("sizes", "wrong"), [((3, 8, 8), "NHWC"), ((8, 8, 3), "NCHW")])
+def test_a_layout_that_makes_an_image_of_eight_colours_is_told_and_not_the_images(sizes, wrong, tmp_path):
+    nodes = [n("Flatten", ["x"], "f"), n("Gemm", ["f", "w"], "h"), n("Relu", ["h"], "r"), n("Gemm", ["r", "v"], "y")]
+    weights = {"w": numbers(192, 6), "v": numbers(6, 4)}
+    path = hand_built(tmp_path / "m.onnx", nodes, weights, ("n", *sizes))
+    with pytest.raises(UsageError, match=rf"which as {wrong} is an image of 8 colours; say the other --layout"):
+        opened(path, layout=wrong)
+    assert opened(path).input_shape == (3, 8, 8)
+
+
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_images_taken_as_rows_are_images_here_and_rows_again_in_what_is_written(layout, tmp_path):
     nodes = [n("Gemm", ["x", "w"], "h"), n("Relu", ["h"], "r"), n("Gemm", ["r", "v"], "y")]

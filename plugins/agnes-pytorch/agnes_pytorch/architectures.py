@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -73,15 +73,15 @@ class Architecture:
         return needed <= shapes.keys() <= self.of_two.keys() and self.misfit(shapes) is None
 
 
-def plugins() -> tuple[Plugin, ...]:
+def plugins(block: Iterable[str] = ()) -> tuple[Plugin, ...]:
     """What brings architectures here; nothing is imported."""
-    return Registry.discover().of_stage("architecture")
+    return Registry.discover(block).of_stage("architecture")
 
 
-def installed() -> tuple[dict[str, Architecture], list[str]]:
+def installed(block: Iterable[str] = ()) -> tuple[dict[str, Architecture], list[str]]:
     """Every architecture by name, and what went wrong with those that cannot be imported."""
     found, broken = {}, []
-    for plugin in plugins():
+    for plugin in plugins(block):
         try:
             found[plugin.name] = Architecture(plugin.name, plugin.load())
         except BrokenPlugin as error:
@@ -89,18 +89,18 @@ def installed() -> tuple[dict[str, Architecture], list[str]]:
     return found, broken
 
 
-def named(name: str) -> Architecture:
+def named(name: str, block: Iterable[str] = ()) -> Architecture:
     """The architecture a user typed; no other is imported."""
-    known = {plugin.name: plugin for plugin in plugins()}
+    known = {plugin.name: plugin for plugin in plugins(block)}
     if name not in known:
         hint = suggestion(name, known) if known else "; none is installed, agnes-zoo brings some"
         raise UsageError(f"there is no architecture '{printable(name)}'{hint}")
     return Architecture(name, known[name].load())
 
 
-def fitting(shapes: Shapes, file: str) -> Architecture:
+def fitting(shapes: Shapes, file: str, block: Iterable[str] = ()) -> Architecture:
     """The one installed architecture that weights fit."""
-    architectures, broken = installed()
+    architectures, broken = installed(block)
     fits = []
     for architecture in architectures.values():
         try:

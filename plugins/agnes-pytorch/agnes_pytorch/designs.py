@@ -37,7 +37,7 @@ def check(options: LoadOptions) -> None:
     file = found[0]
     check_file(file)
     if not options.trust_model_code:
-        known = ", ".join(plugin.name for plugin in architectures.plugins()) or "none"
+        known = ", ".join(plugin.name for plugin in architectures.plugins(options.block)) or "none"
         raise Refused(
             f"refused: {printable(file.name)} is Python code. AGNES does not run code from model files. Name an "
             f"installed architecture ({known}), ask for ONNX, or, if you trust the author, use --trust-model-code."

@@ -38,7 +38,7 @@ def network(
         return designs.network(name, read(), options, facts, limits)
     prefix = architectures.prefix_of(shapes)
     bare = {key.removeprefix(prefix): shape for key, shape in shapes.items()}
-    architecture = _architecture(bare, name, options.arch)
+    architecture = _architecture(bare, name, options)
     classes = architecture.class_count(bare) or 2
     state = {key.removeprefix(prefix): value for key, value in read().items()}
     module = weights.filled(architecture, classes, state)
@@ -162,10 +162,10 @@ def as_in_file(network: Network, logits: torch.Tensor) -> torch.Tensor:
     return logits.softmax(1) if network.peeled else logits
 
 
-def _architecture(shapes: Mapping[str, tuple[int, ...]], name: str, wanted: str | None) -> Architecture:
-    if wanted is None:
-        return architectures.fitting(shapes, name)
-    architecture = architectures.named(wanted)
+def _architecture(shapes: Mapping[str, tuple[int, ...]], name: str, options: LoadOptions) -> Architecture:
+    if options.arch is None:
+        return architectures.fitting(shapes, name, options.block)
+    architecture = architectures.named(options.arch, options.block)
     misfit = architecture.misfit(shapes)
     if misfit is not None:
         raise Refused(f"refused: {name} does not fit architecture '{architecture.name}': {misfit}")

@@ -58,7 +58,7 @@ def network(
             pass
         case _:
             raise garbage(name)
-    onnx = _onnx_loader(name)
+    onnx = _onnx_loader(name, options)
     layout = "NHWC" if options.layout == "NHWC" else "NCHW"
     with tempfile.TemporaryDirectory(prefix="agnes-") as folder:
         draft = Path(folder) / "model.onnx"
@@ -117,8 +117,11 @@ def garbage(name: str) -> Refused:
     return Refused(f"refused: {name} made the child process answer with garbage; ask for another export")
 
 
-def _onnx_loader(name: str) -> Plugin:
-    for plugin in Registry.discover().of_stage("loader"):
+def _onnx_loader(name: str, options: LoadOptions) -> Plugin:
+    for plugin in Registry.discover(options.block).of_stage("loader"):
         if plugin.name == "onnx":
             return plugin
-    raise NothingApplicable(f"{name} holds a program, which AGNES reads by way of ONNX; install agnes-onnx")
+    raise NothingApplicable(
+        f"{name} holds a program, which AGNES reads by way of ONNX, and agnes-onnx is not installed or is blocked; "
+        "pip install agnes-onnx"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from agnes.network import Network
 
 
-def onnx_plugin() -> Plugin | None:
-    """The installed loader of ONNX files."""
-    return next((p for p in Registry.discover().of_stage("loader") if p.name == "onnx"), None)
+def onnx_plugin(block: Iterable[str] = ()) -> Plugin | None:
+    """The installed loader of ONNX files, unless it is blocked."""
+    return next((p for p in Registry.discover(block).of_stage("loader") if p.name == "onnx"), None)
 
 
 def network(
@@ -73,7 +73,7 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[float, float]:
 
 
 def _opened(content: bytes, path: Path, options: LoadOptions, limits: Mapping[str, Any]) -> Network:
-    plugin = onnx_plugin()
+    plugin = onnx_plugin(options.block)
     if plugin is None:
         raise NothingApplicable("agnes-onnx is not installed; pip install agnes-onnx")
     method = Registry.discover().method(plugin)

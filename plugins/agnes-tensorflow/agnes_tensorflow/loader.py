@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -127,7 +127,7 @@ class KerasLoader(_Confined):
         kind = _kind(path)
         if kind is None:
             return None
-        require_libraries(path)
+        require_libraries(path, options.block)
         until = self.until()
         found = check(path, kind, self.limits(until), self.size_limit)
         facts = {"format": kind, "sha256": sha256_of(path)}
@@ -147,7 +147,7 @@ class SavedModelLoader(_Confined):
 
         if not savedmodel.looks_like(path):
             return None
-        require_libraries(path)
+        require_libraries(path, options.block)
         until = self.until()
         savedmodel.check_files(path, self.size_limit)
         if savedmodel.is_large(path):
@@ -192,7 +192,7 @@ def check(path: Path, kind: str, limits: confinement.Limits, size_limit: int) ->
     return described if described is not None else config.check(str(inside), name)
 
 
-def require_libraries(path: Path) -> None:
+def require_libraries(path: Path, block: Iterable[str] = ()) -> None:
     """Refuse where what opens the file is not installed."""
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
@@ -202,7 +202,7 @@ def require_libraries(path: Path) -> None:
         )
     from agnes_tensorflow import handover
 
-    if handover.onnx_plugin() is None:
+    if handover.onnx_plugin(block) is None:
         raise NothingApplicable(
             f"{printable(path.name)} is opened by way of ONNX, and agnes-onnx is not installed or is blocked; "
             "pip install agnes-onnx"

@@ -110,7 +110,7 @@ def test_without_tensorflow_the_refusal_says_what_to_install(tmp_path, monkeypat
 def test_without_the_onnx_plugin_the_error_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "model.keras").write_bytes(b"x")
     monkeypatch.setattr(loader, "find_spec", lambda name: name)
-    monkeypatch.setattr(handover, "onnx_plugin", lambda: None)
+    monkeypatch.setattr(handover, "onnx_plugin", lambda block: None)
     with pytest.raises(NothingApplicable, match="pip install agnes-onnx"):
         KerasLoader().load(tmp_path / "model.keras", LoadOptions())
 
