@@ -36,9 +36,11 @@ _HOME = {  # public name -> the module it lives in, imported when first asked fo
     "Trigger": "results",
     "UsageError": "errors",
     "Verdict": "results",
+    "apply": "stamping",
     "hookimpl": "hookspecs",
     "open_network": "api",
     "read_samples": "samples",
+    "read_trigger": "reading.triggers",
     "run": "engine",
     "scan": "api",
 }
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from agnes.method import Method as Method
     from agnes.network import Network as Network
     from agnes.network import State as State
+    from agnes.reading.triggers import read_trigger as read_trigger
     from agnes.results import AdditiveTrigger as AdditiveTrigger
     from agnes.results import Candidate as Candidate
     from agnes.results import Change as Change
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
     from agnes.results import Verdict as Verdict
     from agnes.samples import Samples as Samples
     from agnes.samples import read_samples as read_samples
+    from agnes.stamping import apply as apply
 
 
 def __getattr__(name: str) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -40,13 +42,39 @@ class Archive:
     def first(self, names: tuple[str, ...]) -> str | None:
         return next((name for name in names if name in self.members), None)
 
+    def array(self, name: str) -> np.ndarray:
+        """One array, read only when its declared type and size are what its storage can hold."""
+        info, source = self.members[name], f"{self.source}: {printable(name, 40)}"
+        with self.zip.open(info) as file:
+            shape, dtype = _declared(file)
+            size, stored = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
+            if dtype.hasobject or dtype.names is not None:
+                raise Refused(f"{source}: holds Python objects or records, not numbers; store a plain array")
+            if size > MAX_ARRAY_BYTES:
+                raise Refused(
+                    f"{source}: declares {size} bytes; AGNES reads at most {MAX_ARRAY_BYTES}; store fewer images"
+                )
+            if size != stored:
+                raise Refused(f"{source}: declares {size} bytes and stores {stored}; write it again with numpy.savez")
+            if size > BOMB_BYTES and size > BOMB_RATIO * info.compress_size:
+                raise Refused(f"{source}: {size} bytes packed into {info.compress_size}; store it with numpy.savez")
+        with self.zip.open(info) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
 
 def read_npz(path: Path, input_shape: Size | None, limit: int | None) -> Part:
     """Images, labels and the test part if there is one, exactly as they are stored."""
+    with opened(path) as archive:
+        return _read(archive, input_shape, limit)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Archive]:
+    """An opened .npz whose list of arrays is checked; what its reading raises becomes one line that names the file."""
     source = printable(path)
     try:
-        with open_regular(path, most=MAX_FILE_BYTES) as file, zipfile.ZipFile(file) as opened:
-            return _read(Archive(opened, _members(opened, source), source), input_shape, limit)
+        with open_regular(path, most=MAX_FILE_BYTES) as file, zipfile.ZipFile(file) as zipped:
+            yield Archive(zipped, _members(zipped, source), source)
     except AgnesError:
         raise
     # zipfile raises RuntimeError for encryption, NotImplementedError for odd compression
@@ -56,8 +84,8 @@ def read_npz(path: Path, input_shape: Size | None, limit: int | None) -> Part:
         ) from error
 
 
-def _members(opened: zipfile.ZipFile, source: str) -> dict[str, zipfile.ZipInfo]:
-    infos = opened.infolist()
+def _members(zipped: zipfile.ZipFile, source: str) -> dict[str, zipfile.ZipInfo]:
+    infos = zipped.infolist()
     if len(infos) > MAX_MEMBERS:
         raise Refused(f"{source}: {len(infos)} arrays; AGNES reads at most {MAX_MEMBERS}; keep images and labels only")
     members: dict[str, zipfile.ZipInfo] = {}
@@ -92,12 +120,12 @@ def _read(archive: Archive, shape: Size | None, limit: int | None) -> Part:
 
 def _part(archive: Archive, images: str, labels: str | None, shape: Size | None, limit: int | None) -> Part:
     source, notes = f"{archive.source}: {printable(images, 40)}", []
-    pixels = _array(archive, images)
+    pixels = archive.array(images)
     if pixels.ndim == 0 or not len(pixels):
         raise UsageError(f"{source}: no images; store at least one")
     known = None
     if labels is not None:
-        known, note = _labels(_array(archive, labels), f"{archive.source}: {printable(labels, 40)}")
+        known, note = _labels(archive.array(labels), f"{archive.source}: {printable(labels, 40)}")
         notes += [note] if note else []
         if len(known) != len(pixels):
             raise UsageError(f"{source}: {len(pixels)} images and {len(known)} labels; store one label an image")
@@ -110,24 +138,6 @@ def _part(archive: Archive, images: str, labels: str | None, shape: Size | None,
     values = _unit(nchw if len(chosen) == len(nchw) else nchw[chosen], source)
     found = None if known is None else torch.from_numpy(known[chosen])
     return Part(torch.from_numpy(values), found, tuple(notes))
-
-
-def _array(archive: Archive, name: str) -> np.ndarray:
-    """One array, read only when its declared type and size are what its storage can hold."""
-    info, source = archive.members[name], f"{archive.source}: {printable(name, 40)}"
-    with archive.zip.open(info) as file:
-        shape, dtype = _declared(file)
-        size, stored = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
-        if dtype.hasobject or dtype.names is not None:
-            raise Refused(f"{source}: holds Python objects or records, not numbers; store a plain array")
-        if size > MAX_ARRAY_BYTES:
-            raise Refused(f"{source}: declares {size} bytes; AGNES reads at most {MAX_ARRAY_BYTES}; store fewer images")
-        if size != stored:
-            raise Refused(f"{source}: declares {size} bytes and stores {stored}; write it again with numpy.savez")
-        if size > BOMB_BYTES and size > BOMB_RATIO * info.compress_size:
-            raise Refused(f"{source}: {size} bytes packed into {info.compress_size}; store it with numpy.savez")
-    with archive.zip.open(info) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _declared(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

@@ -161,3 +161,8 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
         reason = printable(error.strerror or error)
         raise UsageError(f"{printable(folder)}: cannot be read ({reason}); check its permissions") from error
     return sorted(files), sorted(folders)
+
+
+def images_below(path: Path) -> list[Path]:
+    """Every image file in a folder and its class folders, sorted."""
+    return sorted(file for files in _survey(path).images.values() for file in files)
