@@ -42,6 +42,10 @@ class Method:
         """Why this method fits a network, when no method of its stage is named; None: it wants to be named."""
         return None
 
+    def unmet(self, network: Network) -> str | None:
+        """What the method needs of this network beyond `needs` and does not find; it is skipped with that reason."""
+        return None
+
     def asks(self) -> Mapping[str, Mapping[str, Any]]:
         """Settings this method wants of the methods of an earlier stage: {stage: {setting: value}}."""
         return {}

@@ -155,6 +155,7 @@ class Evidence:
     score: float
     threshold: float  # a score above it speaks for a backdoor
     null: tuple[float, ...] = field(default=(), repr=False)  # scores where there is none
+    by_class: tuple[float, ...] = field(default=(), repr=False)  # what was compared, where classes were
     target: int | None = None
     note: str = ""
     method: str = ""

@@ -105,6 +105,11 @@ def unmet_needs(needs: frozenset[str], offered: frozenset[str]) -> str:
     return f"needs {' and '.join(missing)}" if missing else ""
 
 
+def why_skipped(method: Any, network: Network, offered: frozenset[str]) -> str:
+    """Why a method is skipped on a network, by the needs it declares and by what it says itself; empty: it is not."""
+    return unmet_needs(method.needs, offered) or method.unmet(network) or ""
+
+
 def offered_by(network: Network, samples: Samples | None) -> frozenset[str]:
     """What a network and the data offer to methods."""
     facts = {

@@ -14,8 +14,9 @@ from agnes.calling import call
 from agnes.errors import AgnesError, OutOfTime
 from agnes.hookspecs import HOOK_OF
 from agnes.memory import PeakMeter
+from agnes.registry import BrokenPlugin
 from agnes.results import Candidate, Evidence, MethodRun, Repair, Representatives, Trigger
-from agnes.selection import Chosen, Selection, offered_by, unmet_needs
+from agnes.selection import Chosen, Selection, answer, offered_by, why_skipped
 from agnes.text import counted
 
 if TYPE_CHECKING:
@@ -123,7 +124,11 @@ class Stages:
         """One method: skipped, failed or done; whatever it raises ends with it."""
         if chosen.broken:
             return chosen.run("failed", chosen.broken), []
-        reason = unmet_needs(chosen.needs, offered_by(network, self.samples) | offered)
+        try:
+            offered |= offered_by(network, self.samples)
+            reason = answer(chosen, why_skipped, chosen.method, network, offered)
+        except BrokenPlugin as error:
+            return chosen.run("failed", str(error)), []
         if reason:
             return chosen.run("skipped", reason), []
         started = time.monotonic()

@@ -14,7 +14,7 @@ from agnes.loading import LoadOptions, open_model
 from agnes.registry import BrokenPlugin, Plugin, Registry
 from agnes.reports.json import plain
 from agnes.samples import read_samples
-from agnes.selection import answer, check_names, offered_by, unmet_needs
+from agnes.selection import answer, check_names, offered_by, why_skipped
 from agnes.text import counted, printable
 
 if TYPE_CHECKING:
@@ -67,11 +67,10 @@ def _applies(
     offered = offered_by(network, samples) | _BY_EARLIER_STAGES
     if samples is None:
         offered |= _DATA  # not asked yet
-    reason = unmet_needs(method.needs, offered)
-    if reason:
-        return {**row, "applies": False, "why": reason}
     made = settings.build(method, plugin.name, assigned.get(plugin.name, {}))
     try:
+        if reason := answer(plugin, why_skipped, made, network, offered):
+            return {**row, "applies": False, "why": reason}
         return {**row, "applies": True, "why": answer(plugin, made.suits, network) or "when named"}
     except BrokenPlugin as error:
         return {**row, "applies": False, "why": str(error)}

@@ -135,6 +135,7 @@ def _evidence(evidence: Evidence) -> dict[str, Any]:
         "exceeds": evidence.exceeds,
         "target": evidence.target,
         "null": evidence.null,
+        "by_class": evidence.by_class,
         "note": evidence.note,
     }
 
