@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agnes import judging, measuring, selection, settings
+from agnes import judging, selection, settings
 from agnes.backend import Backend, Precision, Progress
 from agnes.calling import Events
+from agnes.detecting import Findings, detect
 from agnes.errors import UsageError
 from agnes.loading import LoadOptions, open_model
+from agnes.mending import mend
 from agnes.registry import Registry
 from agnes.reports import environment, exporting, folder
-from agnes.results import Benign, Candidate, Evidence, Repair, Report, Representatives, Trigger, TriggerOutcome, Verdict
+from agnes.results import Benign, Report
 from agnes.samples import Samples, read_samples
 from agnes.selection import Selection
 from agnes.stages import Stages
@@ -43,20 +45,6 @@ class Request:
     time_budget: float | None = None  # seconds
     block: Sequence[str] = ()
     reports: Sequence[str] = ()  # reporter plugins
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What the detecting stages found in one network."""
-
-    representatives: tuple[Representatives, ...] = ()
-    candidates: tuple[Candidate, ...] = ()
-    triggers: tuple[Trigger, ...] = ()
-    evidence: tuple[Evidence, ...] = ()
-    verdict: Verdict = field(
-        default_factory=lambda: Verdict("inconclusive", None, reasons=("the run was interrupted",))
-    )
-    benign: Benign = field(default_factory=Benign)
 
 
 def run(request: Request, *, progress: Progress | None = None, listeners: Sequence[Any] = ()) -> Report:
@@ -94,82 +82,6 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
             _finish(_interrupted(report, stages), stages, request, started, events)
             raise
         return _finish(report, stages, request, started, events)
-
-
-def detect(stages: Stages, network: Network) -> Findings:
-    """The stages that look for a backdoor, and the verdict."""
-    representatives = stages.abstract(network)
-    candidates = stages.stimulate(network, representatives)
-    triggers = _marked(network, stages.invert(network, candidates))
-    evidence = stages.diagnose(network)
-    benign = _benign(stages, network)
-    verdict = judging.judge(network, triggers, evidence, stages.runs, benign=benign)
-    stages.finished("judging", (verdict,))
-    return Findings(representatives, candidates, triggers, evidence, verdict, benign)
-
-
-def mend(stages: Stages, network: Network, found: Findings) -> tuple[Repair, ...]:
-    """Repair with the triggers that convict, measure before and after, and scan again; the best repair first."""
-    convicting = [trigger for trigger in found.triggers if trigger.convicts]
-    repairs = stages.mitigate(network, convicting, found.candidates)
-    measured = [_measured(stages, network, convicting, repair) for repair in repairs]
-    return tuple(sorted(measured, key=_merit))
-
-
-def _benign(stages: Stages, network: Network) -> Benign:
-    """The network on its benign images; a forward pass, whatever time is left."""
-    with stages.backend.computing():
-        return Benign(*measuring.accuracy(network, stages.samples, replace(stages.backend, deadline=None)))
-
-
-def _marked(network: Network, triggers: Sequence[Trigger]) -> tuple[Trigger, ...]:
-    """The triggers with what the judge thinks of each, the most unusual first."""
-    return tuple(
-        replace(w.trigger, anomaly_index=w.index, convicts=w.convicts) for w in judging.weigh(network, triggers)
-    )
-
-
-def _measured(stages: Stages, network: Network, triggers: Sequence[Trigger], repair: Repair) -> Repair:
-    """A repair with what it did; one that cannot be measured says so and does not end the run."""
-    started = time.monotonic()
-    try:
-        return _measure(stages, network, triggers, repair)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        return replace(repair, notes=(*repair.notes, f"the repaired network could not be measured: {reason}"))
-    finally:
-        stages.timings["rescan"] = stages.timings.get("rescan", 0.0) + time.monotonic() - started
-
-
-def _measure(stages: Stages, network: Network, triggers: Sequence[Trigger], repair: Repair) -> Repair:
-    backend, samples = stages.backend, stages.samples
-    with backend.computing():
-        before, images = measuring.accuracy(network, samples, backend)
-        after, _ = measuring.accuracy(repair.network, samples, backend)
-        labelled = measuring.with_labels(network, samples, backend)  # the same images count before and after
-        outcomes = []
-        for trigger in triggers:
-            success, count = measuring.attack_success(network, trigger, labelled, backend)
-            left, _ = measuring.attack_success(repair.network, trigger, labelled, backend)
-            outcomes.append(TriggerOutcome(trigger.target, success, left, count))
-    rescan = judging.after_repair(detect(stages.again(), repair.network).verdict, outcomes, network.class_names)
-    return replace(
-        repair,
-        accuracy_before=before,
-        accuracy_after=after,
-        accuracy_images=images,
-        outcomes=tuple(outcomes),
-        rescan=rescan,
-    )
-
-
-def _merit(repair: Repair) -> tuple[Any, ...]:
-    """What makes a repair better: no backdoor left, then less attack success, then less accuracy lost."""
-    if repair.rescan is None:  # never measured
-        return (2,)
-    success = max((o.after for o in repair.outcomes), default=0.0)
-    lost = (repair.accuracy_before or 0.0) - (repair.accuracy_after or 0.0)
-    return (repair.rescan.status != "clean", round(success, 2), lost)
 
 
 def read(data: Path | None, network: Network, backend: Backend) -> Samples:
