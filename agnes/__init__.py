@@ -41,6 +41,7 @@ _HOME = {  # public name -> the module it lives in, imported when first asked fo
     "open_network": "api",
     "read_samples": "samples",
     "read_trigger": "reading.triggers",
+    "repair": "api",
     "run": "engine",
     "scan": "api",
 }
@@ -48,6 +49,7 @@ _HOME = {  # public name -> the module it lives in, imported when first asked fo
 
 if TYPE_CHECKING:
     from agnes.api import open_network as open_network
+    from agnes.api import repair as repair
     from agnes.api import scan as scan
     from agnes.backend import Backend as Backend
     from agnes.engine import Request as Request

@@ -55,6 +55,42 @@ def scan(
     return engine.run(request, progress=progress)
 
 
+def repair(
+    model: Name,
+    run: Name,  # the folder of a run of this model
+    data: Name | None = None,  # benign images; None: those of the run
+    methods: Sequence[Any] = (),  # of mitigation; none: the engine chooses
+    *,
+    output: Name | None = None,  # the repaired model's file; nothing is written without one
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    load: LoadOptions | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    precision: Precision = "float32",
+    memory: int | None = None,
+    time_budget: float | None = None,
+    block: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Repair a model with what a run has found, as `agnes repair` does; the model itself is never changed."""
+    request = engine.Request(
+        model=Path(model),
+        data=None if data is None else Path(data),
+        methods=tuple(methods),
+        settings=settings or {},
+        load=load or LoadOptions(),
+        seed=seed,
+        device=device,
+        precision=precision,
+        memory=memory,
+        time_budget=time_budget,
+        block=tuple(block),
+        findings=Path(run),
+        repaired=None if output is None else Path(output),
+    )
+    return engine.run(request, progress=progress)
+
+
 def open_network(model: Name, load: LoadOptions | None = None, *, block: Sequence[str] = ()) -> Network:
     """The Network in a model file, opened by whichever installed loader can."""
     return open_model(Path(model), load or LoadOptions(), Registry.discover(block)).network

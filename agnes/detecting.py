@@ -34,13 +34,13 @@ def detect(stages: Stages, network: Network) -> Findings:
     candidates = stages.stimulate(network, representatives)
     triggers = _marked(network, stages.invert(network, candidates))
     evidence = stages.diagnose(network)
-    benign = _benign(stages, network)
+    benign = on_benign(stages, network)
     verdict = judging.judge(network, triggers, evidence, stages.runs, benign=benign)
     stages.finished("judging", (verdict,))
     return Findings(representatives, candidates, triggers, evidence, verdict, benign)
 
 
-def _benign(stages: Stages, network: Network) -> Benign:
+def on_benign(stages: Stages, network: Network) -> Benign:
     """The network on its benign images; a forward pass, whatever time is left."""
     with stages.backend.computing():
         return Benign(*measuring.accuracy(network, stages.samples, replace(stages.backend, deadline=None)))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from agnes import judging, selection, settings
 from agnes.backend import Backend, Precision, Progress
 from agnes.calling import Events
-from agnes.detecting import Findings, detect
+from agnes.detecting import Findings, detect, on_benign
+from agnes.earlier import Earlier
 from agnes.errors import UsageError
 from agnes.loading import LoadOptions, open_model
 from agnes.mending import mend
@@ -45,12 +46,16 @@ class Request:
     time_budget: float | None = None  # seconds
     block: Sequence[str] = ()
     reports: Sequence[str] = ()  # reporter plugins
+    findings: Path | None = None  # the folder of an earlier run, whose findings are taken instead of a new scan
+    repaired: Path | None = None  # where the best repaired network goes; None: into the run folder
 
 
 def run(request: Request, *, progress: Progress | None = None, listeners: Sequence[Any] = ()) -> Report:
     """Load, abstract, stimulate, invert, diagnose, judge, mitigate, re-scan, report."""
     started = time.monotonic()
     registry = Registry.discover(request.block)
+    earlier = None if request.findings is None else Earlier.read(request.findings)
+    request = request if earlier is None else _as_before(request, earlier)
     selection.check_names(registry, request.methods, request.settings, request.config)
     assigned = settings.merged(request.config, request.settings)
     events = _events(registry, request, assigned, listeners)
@@ -62,19 +67,22 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
         time_budget=request.time_budget,
         progress=progress,
     )
+    _spare_original(request)
     with folder.claimed(request.output):
         events.tell("run_started", request=request, folder=request.output)
         opened = open_model(request.model, replace(request.load, images=request.data), registry, assigned)
+        if earlier is not None:
+            earlier.check(opened.facts)
         network = opened.network.to(backend.device)
         samples = read(request.data, network, backend)
         network = _named(network, request.load, samples)
         chosen = selection.select(registry, network, request.methods, assigned, request.only)
         _refuse_unused(request.settings, chosen, registry)
-        stages = Stages(chosen, backend, events, samples, [opened.run])
+        stages = Stages(chosen, backend, events, samples, [opened.run, *(earlier.runs if earlier else ())])
         model = {**opened.facts, "class_names": list(network.class_names)}
         report = _blank(request, backend, model, samples, registry, chosen)
         try:
-            found = detect(stages, network)
+            found = detect(stages, network) if earlier is None else _found_before(earlier, stages, network)
             report = _with_findings(report, found)
             report = replace(report, repairs=mend(stages, network, found))
             report = _with_exports(report, request, registry, assigned)
@@ -91,6 +99,30 @@ def read(data: Path | None, network: Network, backend: Backend) -> Samples:
     samples = read_samples(data, input_shape=network.input_shape, class_names=None)
     samples.check_against(network.input_shape, network.class_count)
     return samples.to(backend.device)
+
+
+def _spare_original(request: Request) -> None:
+    if request.repaired is not None and request.repaired.resolve() == Path(request.model).resolve():
+        raise UsageError(
+            f"{request.repaired} is the model itself, which AGNES never changes; give another file with -o"
+        )
+
+
+def _as_before(request: Request, earlier: Earlier) -> Request:
+    """The request with the images and the methods of an earlier run, which a re-scan uses again."""
+    ran = [run for run in earlier.runs if run.status != "skipped"]
+    before = {run.name: dict(run.settings) for run in ran}
+    return replace(
+        request,
+        data=request.data or earlier.data,
+        methods=tuple(dict.fromkeys((*(run.name for run in ran), *request.methods))),
+        config=settings.merged(before, request.config),
+    )
+
+
+def _found_before(earlier: Earlier, stages: Stages, network: Network) -> Findings:
+    """What an earlier run found, and the network on the images of this one."""
+    return replace(earlier.findings(network), benign=on_benign(stages, network))
 
 
 def _named(network: Network, options: LoadOptions, samples: Samples) -> Network:
@@ -169,18 +201,24 @@ def _interrupted(report: Report, stages: Stages) -> Report:
 
 
 def _with_exports(report: Report, request: Request, registry: Registry, assigned: settings.Assignments) -> Report:
-    """Write the best repaired network into the run folder."""
-    if request.output is None or report.repair is None or report.repair.rescan is None:
+    """Write the best repaired network where the user wants it, or into the run folder."""
+    place = _place_of_repaired(request, Path(str(report.model["name"])).suffix)
+    if place is None or report.repair is None or report.repair.rescan is None:
         return report
-    suffix = Path(str(report.model["name"])).suffix
-    path, why_not = exporting.export(
-        report.repair.network, request.output / folder.REPAIRED, suffix, registry, assigned
-    )
-    best = replace(report.repair, exported=path.name if path else None)
+    path, why_not = exporting.export(report.repair.network, *place, registry, assigned)
+    exported = None if path is None else str(path) if request.repaired else path.name
+    best = replace(report.repair, exported=exported)
     if why_not:
         what = f"written as {path.name}" if path else "not written to a file"
         best = replace(best, notes=(*best.notes, f"{what}: {why_not}"))
     return replace(report, repairs=(best, *report.repairs[1:]))
+
+
+def _place_of_repaired(request: Request, suffix: str) -> tuple[Path, str] | None:
+    """Where a repaired network goes, without its suffix, and the suffix."""
+    if request.repaired is not None:
+        return request.repaired.with_suffix(""), request.repaired.suffix or suffix
+    return None if request.output is None else (request.output / folder.REPAIRED, suffix)
 
 
 def _finish(report: Report, stages: Stages, request: Request, started: float, events: Events) -> Report:

@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from agnes.cli import apply, doctor, inspect, plugins, run, schema
+from agnes.cli import apply, doctor, inspect, plugins, repair, run, schema
 from agnes.cli.commands import Commands
 from agnes.errors import AgnesError, OutputError, UsageError
 from agnes.text import printable
@@ -37,7 +37,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
-for module in (run, inspect, apply, plugins, doctor, schema):
+for module in (run, repair, inspect, apply, plugins, doctor, schema):
     app.command(module.NAME)(module.command)
 
 

@@ -48,3 +48,13 @@ Trust = Annotated[
     bool,
     typer.Option("--trust-model-code", help="Open files whose format runs code. Never read from a file."),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everything random. Default: 0.")]
+Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")]
+Precision = Annotated[str | None, typer.Option("--precision", metavar="NAME", help="float32, tf32 or bfloat16.")]
+Memory = Annotated[
+    str | None, typer.Option("--memory", metavar="SIZE", help="For one chunk of work, as in 512M or 4G.")
+]
+TimeBudget = Annotated[
+    str | None, typer.Option("--time-budget", metavar="TIME", help="For the whole run, as in 90, 5m or 1h.")
+]

@@ -33,18 +33,12 @@ def command(
         typer.Option("-o", "--output", metavar="DIR", help="The run folder. Default: runs/MODEL."),
     ] = None,
     json: arguments.Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everything random. Default: 0.")] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", metavar="NAME", help="float32, tf32 or bfloat16.")
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option("--memory", metavar="SIZE", help="For one chunk of work, as in 512M or 4G.")
-    ] = None,
-    time_budget: Annotated[
-        str | None, typer.Option("--time-budget", metavar="TIME", help="For the whole run, as in 90, 5m or 1h.")
-    ] = None,
+    quiet: arguments.Quiet = False,
+    seed: arguments.Seed = None,
+    device: arguments.Device = None,
+    precision: arguments.Precision = None,
+    memory: arguments.Memory = None,
+    time_budget: arguments.TimeBudget = None,
     report: Annotated[
         list[str] | None, typer.Option("--report", metavar="NAME", help="Write this report too. Repeatable.")
     ] = None,

@@ -24,7 +24,9 @@ def export(
         for plugin in registry.of_stage("exporter"):
             try:
                 exporter = settings.build(registry.method(plugin), plugin.name, assigned.get(plugin.name, {}))
-                results = call("export", plugin.name, exporter, network=network, path=stem.with_suffix(ending))
+                results = call(
+                    "export", plugin.name, exporter, network=network, path=stem.with_name(stem.name + ending)
+                )
             except (Exception, SystemExit) as error:  # a report without its repaired file is better than none
                 reasons.append(f"{plugin.name}: {str(error).strip().partition(chr(10))[0] or type(error).__name__}")
                 continue

@@ -1,0 +1,139 @@
+"""The findings of an earlier run, read back from its folder so that its model can be repaired without a new scan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from agnes.detecting import Findings
+from agnes.errors import Refused, UsageError
+from agnes.judging import DETECTION
+from agnes.reading.parts import open_regular
+from agnes.reading.triggers import read_trigger
+from agnes.reports.folder import REPORT, TRIGGERS
+from agnes.results import Candidate, MethodRun, Trigger, Verdict
+from agnes.text import printable
+
+if TYPE_CHECKING:
+    from agnes.network import Network
+
+_MAX_BYTES = 256 * 2**20  # of a report
+_OF_TRIGGER = ("asr", "held_out", "source", "purpose", "layer", "channel", "method", "anomaly_index", "convicts")
+_OF_RUN = ("name", "stage", "distribution", "version", "settings", "status", "reason", "seconds", "chosen")
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A run that has ended: its report as read, and where it lies."""
+
+    folder: Path
+    report: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Earlier:
+        path = folder / REPORT
+        if not path.exists():
+            raise UsageError(
+                f"{printable(folder, 500)} is no run folder: it has no {REPORT}; give one that `agnes run` wrote"
+            )
+        with open_regular(path, most=_MAX_BYTES) as file:
+            try:
+                report = json.load(file)
+                wanted = {
+                    "model": dict,
+                    "data": dict,
+                    "verdict": dict,
+                    "triggers": list,
+                    "candidates": list,
+                    "methods": list,
+                }
+                sound = all(isinstance(report[name], kind) for name, kind in wanted.items())
+            except (ValueError, TypeError, KeyError, RecursionError):
+                sound = False
+        if not sound:
+            raise UsageError(f"{printable(path, 500)} is no report of a run; scan the model again")
+        return cls(folder, report)
+
+    @property
+    def data(self) -> Path | None:
+        """The images that were scanned with, where they still are."""
+        source = self.report["data"].get("source")
+        return Path(source) if isinstance(source, str) and Path(source).exists() else None
+
+    @property
+    def runs(self) -> list[MethodRun]:
+        """How the methods went that looked for a backdoor."""
+        return _told(self.folder, lambda: [_run(each) for each in self.report["methods"] if each["stage"] in DETECTION])
+
+    def check(self, model: Mapping[str, Any]) -> None:
+        """Refuse findings in another model than this."""
+        for fact in ("sha256", "parameters", "classes", "input_shape"):
+            if self.report["model"].get(fact) != model.get(fact):
+                other = printable(self.report["model"].get("name"), 60)
+                raise UsageError(f"{printable(self.folder, 500)} is the run of another model ({other}); scan this one")
+
+    def findings(self, network: Network) -> Findings:
+        """What the run found, as objects again."""
+
+        def made() -> Findings:
+            triggers = tuple(self._trigger(each, network) for each in self.report["triggers"])
+            candidates = tuple(_candidate(each, network) for each in self.report["candidates"])
+            return Findings(candidates=candidates, triggers=triggers, verdict=_verdict(self.report["verdict"]))
+
+        return _told(self.folder, made)
+
+    def _trigger(self, described: Mapping[str, Any], network: Network) -> Trigger:
+        name = Path(str((described.get("files") or {})["arrays"])).name  # in the run folder, whatever a report says
+        trigger = read_trigger(self.folder / TRIGGERS / name)
+        blank = torch.full((1, *network.input_shape), 0.5)
+        if trigger.apply(blank).shape != blank.shape or not 0 <= trigger.target < network.class_count:
+            raise Refused(f"{printable(name)} is no trigger for this network")
+        return replace(trigger, **{field: described[field] for field in _OF_TRIGGER})
+
+
+def _told(folder: Path, make: Any) -> Any:
+    """What is made of a report, or one line where its parts are not what they should be."""
+    try:
+        return make()
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        reason = printable(f"{type(error).__name__}: {error}", 120)
+        raise UsageError(f"{printable(folder / REPORT, 500)} is damaged ({reason}); scan the model again") from error
+
+
+def _run(described: Mapping[str, Any]) -> MethodRun:
+    return MethodRun(**{field: described[field] for field in _OF_RUN}, notes=tuple(described["notes"]))
+
+
+def _candidate(described: Mapping[str, Any], network: Network) -> Candidate:
+    layer = network.layer(described["layer"])
+    positions = None
+    if described["positions"] is not None:
+        of_channel = [size for dim, size in enumerate(layer.shape) if dim != layer.channel_dim]
+        positions = torch.zeros(of_channel, dtype=torch.bool)
+        for position in described["positions"]:
+            positions[tuple(position)] = True
+    return Candidate(
+        layer=layer.name,
+        channel=int(described["channel"]),
+        target=described["target"],
+        score=float(described["score"]),
+        low=_number(described["low"]),
+        high=_number(described["high"]),
+        elevations=tuple(_number(each) for each in described["elevations"]),
+        positions=positions,
+        method=described["method"],
+    )
+
+
+def _number(value: Any) -> float:
+    """A report's null is a number that was not finite."""
+    return float("nan") if value is None else float(value)
+
+
+def _verdict(described: Mapping[str, Any]) -> Verdict:
+    return Verdict(**{**described, "reasons": tuple(described["reasons"]), "targets": tuple(described["targets"])})

@@ -1,0 +1,191 @@
+"""Repairing a model from the findings of an earlier run."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import fakes
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import agnes
+from agnes import cli, engine
+from agnes.errors import AgnesError, UsageError
+
+
+@pytest.fixture
+def house():
+    with fakes.installed(*fakes.whole_house()):
+        yield
+
+
+def request(tmp_path, *methods, **options):
+    options = {"model": fakes.model_file(tmp_path), "data": fakes.images_file(tmp_path), **options}
+    return engine.Request(methods=methods, **options)
+
+
+@pytest.fixture(scope="module")
+def scanned_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scanned")
+    with fakes.installed(*fakes.whole_house()):
+        return folder, engine.run(request(folder, "needy", output=folder / "run"))
+
+
+@pytest.fixture
+def scanned(house, scanned_once, tmp_path):
+    """A request, and the report of its run in tmp_path / "run"."""
+    folder, report = scanned_once
+    shutil.copytree(folder / "run", tmp_path / "run")
+    return request(folder, "needy"), report
+
+
+def altered(folder, change):
+    path = folder / "report.json"
+    stored = json.loads(path.read_text())
+    change(stored)
+    path.write_text(json.dumps(stored))
+
+
+def test_a_repair_from_a_run_is_the_repair_of_that_run(scanned, tmp_path):
+    asked, first = scanned
+    again = engine.run(
+        replace(asked, methods=(), output=None, findings=tmp_path / "run", repaired=tmp_path / "clean.fake")
+    )
+    assert again.verdict == first.verdict
+    assert again.candidates == first.candidates
+    assert [t.target for t in again.triggers] == [t.target for t in first.triggers]
+    for one, other in zip(again.triggers, first.triggers, strict=True):
+        assert torch.equal(one.delta, other.delta)
+        assert (one.asr, one.convicts, one.purpose) == (other.asr, other.convicts, other.purpose)
+    assert again.repair.changes == first.repair.changes
+    assert again.repair.outcomes == first.repair.outcomes
+    assert again.repair.rescan == first.repair.rescan
+    assert (again.data["accuracy"], again.data["accuracy_images"]) == (first.data["accuracy"], 8)
+    assert again.repair.exported == str(tmp_path / "clean.fake")
+    assert (tmp_path / "clean.fake").exists()
+
+
+def test_the_scan_itself_is_not_done_again_and_its_methods_are_in_the_report(scanned, tmp_path):
+    asked, first = scanned
+    seen = []
+
+    class Listens:
+        @agnes.hookimpl
+        def stage_finished(self, stage):
+            seen.append(stage)
+
+    again = engine.run(replace(asked, output=None, findings=tmp_path / "run"), listeners=[Listens()])
+    assert seen == ["mitigation"]
+    assert [(m.name, m.status) for m in again.methods] == [(m.name, m.status) for m in first.methods]
+
+
+def test_the_images_of_the_run_are_used_where_no_others_are_given(scanned, tmp_path):
+    asked, first = scanned
+    again = engine.run(replace(asked, data=None, output=None, findings=tmp_path / "run"))
+    assert again.data["sha256"] == first.data["sha256"]
+
+
+def test_the_findings_of_another_model_are_refused(scanned, tmp_path):
+    asked, _ = scanned
+    altered(tmp_path / "run", lambda report: report["model"].update(sha256="0" * 64))
+    with pytest.raises(UsageError, match=r"is the run of another model \(model.fake\)"):
+        engine.run(replace(asked, output=None, findings=tmp_path / "run"))
+
+
+def test_the_original_is_never_written_over(scanned, tmp_path):
+    asked, _ = scanned
+    with pytest.raises(UsageError, match="is the model itself"):
+        engine.run(replace(asked, output=None, findings=tmp_path / "run", repaired=asked.model))
+
+
+def test_a_folder_without_a_run_is_told(house, tmp_path):
+    with pytest.raises(UsageError, match="is no run folder"):
+        engine.run(request(tmp_path, findings=tmp_path / "nowhere"))
+
+
+def forget(*names):
+    def change(report):
+        for name in names[:-1]:
+            report = report[name]
+        del report[names[-1]]
+
+    return change
+
+
+def put(value, *names):
+    def change(report):
+        for name in names[:-1]:
+            report = report[name]
+        report[names[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        forget("triggers"),
+        put(3, "candidates"),
+        put(None, "triggers", 0, "files"),
+        put("../../report.json", "triggers", 0, "files", "arrays"),
+        forget("triggers", 0, "asr"),
+        put("no such layer", "candidates", 0, "layer"),
+        put([[99, 99]], "candidates", 0, "positions"),
+        forget("verdict", "status"),
+        put({"odd": 1}, "verdict"),
+        put([{"stage": "inversion"}], "methods"),
+        put("nobody", "methods", 1, "name"),
+        put({"x": 1}, "methods", 1, "settings"),
+    ],
+)
+def test_a_damaged_report_is_told_in_one_line(scanned, tmp_path, change):
+    asked, _ = scanned
+    altered(tmp_path / "run", change)
+    with pytest.raises(AgnesError) as caught:
+        engine.run(replace(asked, output=None, findings=tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "null"])
+def test_what_is_no_report_is_told(scanned, tmp_path, text):
+    asked, _ = scanned
+    (tmp_path / "run" / "report.json").write_text(text)
+    with pytest.raises(UsageError, match="is no report of a run"):
+        engine.run(replace(asked, output=None, findings=tmp_path / "run"))
+
+
+def test_the_command_writes_the_model_and_tells_what_it_did(scanned, tmp_path, monkeypatch):
+    asked, first = scanned
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.app, ["repair", str(asked.model), "--from", "run", "-o", "clean.fake", "-q"])
+    assert result.exit_code == {"clean": 0, "backdoored": 1, "inconclusive": 5}[first.repair.rescan.status], (
+        result.output
+    )
+    assert "repair   silence" in result.output
+    assert "written to clean.fake" in result.output
+    assert (tmp_path / "clean.fake").exists()
+    assert (tmp_path / "runs" / "model" / "report.json").exists()
+
+
+def test_without_anything_to_repair_the_command_says_so(scanned, tmp_path, monkeypatch):
+    asked, _ = scanned
+    monkeypatch.chdir(tmp_path)
+
+    def acquit(report):
+        for trigger in report["triggers"]:
+            trigger["convicts"] = False
+
+    altered(tmp_path / "run", acquit)
+    result = CliRunner().invoke(cli.app, ["repair", str(asked.model), "--from", "run", "-q"])
+    assert result.exit_code != 0
+    assert "nothing was repaired" in str(result.exception)
+    assert not list(tmp_path.rglob("*-repaired.fake"))
+
+
+def test_python_repairs_in_one_call(scanned, tmp_path):
+    asked, first = scanned
+    report = agnes.repair(asked.model, tmp_path / "run", output=tmp_path / "clean.fake")
+    assert report.repair.changes == first.repair.changes
+    assert (tmp_path / "clean.fake").exists()
