@@ -129,6 +129,35 @@ class Needy(Method):
         raise AssertionError("was called")
 
 
+@dataclass(frozen=True)
+class Picky(Method):
+    """Takes no network; where it is told to, it cannot even say why."""
+
+    speechless: bool = False
+
+    def unmet(self, network):
+        if self.speechless:
+            raise ValueError("no words")
+        return "needs a network with other layers"
+
+    @hookimpl
+    def diagnose(self):
+        raise AssertionError("it was run")
+
+
+def test_a_method_that_a_network_does_not_suit_is_skipped_for_the_reason_it_gives(network):
+    made = stages(network, Picky())
+    assert made.diagnose(network) == ()
+    assert (made.runs[0].status, made.runs[0].reason) == ("skipped", "needs a network with other layers")
+
+
+def test_a_method_that_cannot_say_whether_it_suits_has_failed(network):
+    made = stages(network, Picky(speechless=True))
+    assert made.diagnose(network) == ()
+    assert made.runs[0].status == "failed"
+    assert "no words" in made.runs[0].reason
+
+
 def test_a_method_whose_needs_are_unmet_is_skipped_with_a_reason(network):
     made = stages(network, Needy())
     assert made.mitigate(network, (), ()) == ()

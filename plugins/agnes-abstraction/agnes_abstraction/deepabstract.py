@@ -34,6 +34,7 @@ class DeepAbstract(Method):
     """
 
     accuracy_drop: float = 0.05  # of accuracy that the whole network may lose (AGNES, section 5.1: 5 %)
+    shared: bool = True  # layers get parts of that drop by their neurons; false: the first ones may spend all of it
     time_limit: float = 300.0  # seconds; past it kmeans' representatives are taken (AGNES, section 4: a timeout)
     precision: float = 0.01  # of a layer's neurons, to which the number of clusters is found; 0: to one
     rounds: int = 4  # Lloyd's rounds at most for each number of clusters tried
@@ -56,6 +57,10 @@ class DeepAbstract(Method):
 
     def suits(self, network: Network) -> str | None:
         return None if obstacle(network) else "convolutions and fully connected layers in a row can be merged"
+
+    def unmet(self, network: Network) -> str | None:
+        reason = obstacle(network)
+        return f"needs layers in a row that can be merged: {reason}; use kmeans" if reason else None
 
     @hookimpl
     def abstract(self, network: Network, samples: Samples, backend: Backend) -> Representatives:

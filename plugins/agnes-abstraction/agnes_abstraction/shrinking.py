@@ -57,7 +57,8 @@ class Shrinking:
                 shown = self._run(segment, shown)
                 tested = shown if same else self._run(segment, tested)
                 done += segment.layer.neurons
-                allowed = self.settings.accuracy_drop * len(self.tested) * done / neurons  # each layer its part
+                part = done / neurons if self.settings.shared else 1.0
+                allowed = self.settings.accuracy_drop * len(self.tested) * part
                 merged, self.kept = self._smallest(place, segment.layer, shown, tested, self.right - allowed)
                 self.merged[segment.layer.name] = merged
                 shown = merged.spread(shown)

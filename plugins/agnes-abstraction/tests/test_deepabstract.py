@@ -260,6 +260,20 @@ def test_accuracy_falls_by_no_more_than_was_allowed(drop: float):
     assert f"{measured:.1%} after" in found.notes[1]
 
 
+def test_the_first_layers_may_spend_the_whole_drop_where_it_is_not_shared():
+    network = CHAINS["dense, pixels of 255"]
+    left = {}
+    for shared in (True, False):
+        method = DeepAbstract(accuracy_drop=0.2, shared=shared, precision=0)
+        found = method.abstract(network=network, samples=images(network, 200), backend=BACKEND)
+        assert found.abstract_network is not None
+        kept, _ = accuracy(found.abstract_network, images(network, 200), BACKEND)
+        assert kept is not None
+        assert kept >= 0.8
+        left[shared] = [len(sources) for sources in found.sources.values()]
+    assert left[False][0] < left[True][0]
+
+
 def test_more_may_be_merged_where_more_accuracy_may_be_lost():
     network = CHAINS["averaging"]
     left = []
@@ -296,6 +310,17 @@ def test_what_forbids_merging_is_named(name: str, reason: str):
         DeepAbstract().abstract(network=network, samples=images(network), backend=BACKEND)
     with pytest.raises(NoChain):
         Chain(network)
+
+
+@pytest.mark.parametrize("name", ["plain", "residual"])
+def test_named_on_a_network_that_forbids_merging_it_is_skipped_with_the_reason(name: str):
+    network = tiny_network(name)
+    chosen = Chosen("deepabstract", "abstraction", "agnes-abstraction", "0", DeepAbstract())
+    stages = Stages(Selection((chosen,)), BACKEND, None, images(network))
+    assert stages.abstract(network) == ()
+    (run,) = stages.runs
+    assert run.status == "skipped"
+    assert run.reason == f"needs layers in a row that can be merged: {obstacle(network)}; use kmeans"
 
 
 @pytest.mark.parametrize("seed", range(12))

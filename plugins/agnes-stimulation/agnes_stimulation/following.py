@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agnes_stimulation.tally import Benign
 
 _STRAIGHT = frozenset(("conv", "linear", "batch_norm", "avg_pool", "add", "scale", "flatten", "identity", "dropout"))
+_COPIES = 6  # of the slopes of all pieces, that the closed form holds at once
 
 
 class Lines:
@@ -43,44 +44,39 @@ class Lines:
             kept, peaks, logits = [], [], []
             for channel in some:
                 self._backend.check()
-                read = self._of(channel, highest, grid)
-                if read is None:
+                try:
+                    peak, on_grid = self.read(channel, highest, grid, range(self._images))
+                except TooMany:
                     self.left_out += 1
                     continue
                 kept.append(channel)
-                peaks.append(read[0])
-                logits.append(read[1])
+                peaks.append(peak)
+                logits.append(on_grid)
             if kept:
                 yield torch.stack(kept), torch.stack(peaks), torch.stack(logits)
 
-    def _of(
-        self, channel: torch.Tensor, highest: float, grid: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """One channel: images x classes, and values x images x classes."""
+    def read(
+        self, channel: torch.Tensor, highest: float, grid: torch.Tensor, images: range
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One channel's largest logits, images x classes, and those on the grid, values x images x classes."""
         try:
-            pieces = self.pieces(channel, highest, range(self._images))
-        except TooMany:
-            return None
-        return pieces.highest(self._images), pieces.at(grid, self._images).transpose(0, 1)
-
-    def pieces(self, channel: torch.Tensor, highest: float, images: range) -> Pieces:
-        """The functions of one channel on some images."""
-        ends = torch.tensor([0.0, highest], device=channel.device)
-        if self._tail is not None:
-            return self._tail.pieces(channel, ends, images)
-        try:
-            return self._followed(channel, ends, images)
+            pieces = self.pieces(channel, highest, images)
+            return pieces.highest(len(images)), pieces.at(grid, len(images)).transpose(0, 1)
         except TooMany as error:
             if not error.together:
                 raise
         half = len(images) // 2
-        one = self.pieces(channel, highest, images[:half])
-        other = self.pieces(channel, highest, images[half:])
-        return Pieces(
-            torch.cat([one.lines, other.lines + half]),
-            torch.cat([one.values, other.values]),
-            torch.cat([one.logits, other.logits]),
-        )
+        one, other = (self.read(channel, highest, grid, part) for part in (images[:half], images[half:]))
+        return torch.cat([one[0], other[0]]), torch.cat([one[1], other[1]], 1)
+
+    def pieces(self, channel: torch.Tensor, highest: float, images: range) -> Pieces:
+        """The functions of one channel on some images; TooMany where they are more than the memory holds."""
+        ends = torch.tensor([0.0, highest], device=channel.device)
+        if self._tail is None:
+            return self._followed(channel, ends, images)
+        if len(images) > 1 and len(images) * self._tail.bytes_of_a_line > self._backend.memory // 4:
+            raise TooMany(together=True)
+        return self._tail.pieces(channel, ends, images)
 
     def _followed(self, channel: torch.Tensor, ends: torch.Tensor, images: range) -> Pieces:
         layer = self.stimulation.layer
@@ -118,13 +114,21 @@ class _Tail:
             return cls(stimulation, node.all_input_nodes[0], last)
         return None
 
+    @property
+    def bytes_of_a_line(self) -> int:
+        """What the pieces of one line take at most while they are made."""
+        if self._last is None:
+            return 8 * self._stimulation.network.class_count
+        return _COPIES * 4 * (self._last.in_features + 2) * (self._last.out_features + 1)
+
     def pieces(self, channel: torch.Tensor, ends: torch.Tensor, images: range) -> Pieces:
         """Values at the ends from one pass; between them the crossings of the hidden units, sorted, and prefix sums."""
         if self._last is None or self._hidden is None:
             logits = self._stimulation.functions(channel[None], ends).logits[0, :, images.start : images.stop]
             lines = torch.arange(len(images), device=ends.device).repeat_interleave(2)
             return Pieces(lines, ends.repeat(len(images)), logits.transpose(0, 1).flatten(0, 1))
-        start, end = self._stimulation.hidden(channel[None], ends, self._hidden)[0, :, images.start : images.stop]
+        some = slice(images.start, images.stop)
+        start, end = self._stimulation.hidden(channel[None], ends, self._hidden, some)[0]
         return _closed(start.float(), end.float(), float(ends[1]), self._last)
 
 

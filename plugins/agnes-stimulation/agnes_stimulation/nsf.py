@@ -105,14 +105,15 @@ class Stimulation:
         self.stimulate(channels, values, take, positions)
         return Curves(self.layer, channels, values, logits)
 
-    def hidden(self, channels: torch.Tensor, values: torch.Tensor, node: fx.Node) -> torch.Tensor:
-        """What a node after the layer holds, in rows: channels, values, images, then its shape."""
+    def hidden(self, channels: torch.Tensor, values: torch.Tensor, node: fx.Node, images: slice) -> torch.Tensor:
+        """What a node after the layer holds on some images, in rows: channels, values, images, then its shape."""
         values = values.expand(len(channels), values.shape[-1])
-        with torch.no_grad():
-            parts = [
-                self._pass.rows(begun, channels, slice(0, begun.state.count), values, None, node)
-                for _, begun in self.begun()
-            ]
+        parts = []
+        for part, begun in self.begun():
+            first, end = max(part.start, images.start) - part.start, min(part.stop, images.stop) - part.start
+            if first < end:
+                with torch.no_grad():
+                    parts.append(self._pass.rows(begun, channels, slice(first, end), values, None, node))
         return torch.cat(parts, 2)
 
     def stimulate(
@@ -126,9 +127,10 @@ class Stimulation:
         """Hand over the logits, channels x values x images x classes, block by block as memory allows."""
         wanted = images or slice(0, len(self.images))
         where = None if positions is None else by_channel(self.layer, positions).to(self.images.device)[channels]
-        backend = self.backend
-        if backend.device.type == "cpu":
-            backend = replace(backend, memory=min(backend.memory, _CACHE))
+        memory = self.backend.memory // 2  # the other half holds the layer's state and what is kept of the results
+        if self.backend.device.type == "cpu":
+            memory = min(memory, _CACHE)
+        backend = replace(self.backend, memory=memory)
         for part, begun in self.begun():
             first, end = max(part.start, wanted.start), min(part.stop, wanted.stop)
             if first < end:

@@ -212,8 +212,9 @@ class _Run:
             return None
         if isinstance(added, Touched):
             return added.added_to(rows, self.count)
-        per_image = self.begun.given.get(other)
-        if added is not None or not isinstance(per_image, torch.Tensor) or per_image.shape[1:] != rows.shape[1:]:
+        per_image = self.begun.given.get(other)  # or a weight, which has no row for each image
+        whole = (self.begun.state.count, *rows.shape[1:])
+        if added is not None or not isinstance(per_image, torch.Tensor) or per_image.shape != whole:
             return None
         return (rows.unflatten(0, (-1, len(self.images))) + per_image[self.images.start : self.images.stop]).flatten(
             0, 1

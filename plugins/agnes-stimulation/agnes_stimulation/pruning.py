@@ -9,17 +9,16 @@ import torch
 
 from agnes_stimulation import ranking
 from agnes_stimulation.nsf import Stimulation
-from agnes_stimulation.tally import Benign, Tally
+from agnes_stimulation.tally import Benign, Summary, Tally
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
     from agnes.layers import Layer
     from agnes.network import Network
-    from agnes_stimulation.tally import Summary
 
     Key = tuple[bool, float]  # whether the target may win on all images, and the score
 
-_SLACK = 1e-4  # of scores: rounding differs with the images that are computed together
+_SLACK = 1e-5  # of the largest numbers that scores are made of: rounding differs with what is computed together
 _FIRST = 2  # images that every channel is tried on
 
 
@@ -35,6 +34,8 @@ class Contest:
         self._winning_first = winning_first
         self._scanned = scanned
         self._benign = benign
+        self._unmeasured = benign.own.all(0)
+        self._size = float(benign.logits.abs().amax())  # of the numbers that scores are made of, at most
         self._backend = backend
         self._planned: dict[str, Stimulation] = {}  # without what the layers hold, which would fill the memory
         self._tried: dict[str, Summary] = {}
@@ -113,33 +114,42 @@ class Contest:
         self, stimulation: Stimulation, channels: torch.Tensor, images: slice, positions: torch.Tensor | None
     ) -> tuple[Summary, torch.Tensor]:
         """What some images say of some channels, and how far each image lets each channel's best class lead."""
-        some = self._benign.part(images)
-        tally = Tally(stimulation.layer, channels, self._values[stimulation.layer.name], some, means=False)
-        stimulation.stimulate(channels, tally.values, tally.take, positions, images)
+        some, values = self._benign.part(images), self._values[stimulation.layer.name]
+        each = Tally.size(len(values), len(some), some.logits.shape[1])
+        parts: list[tuple[Summary, torch.Tensor]] = []
+        for few in channels.split(max(1, self._backend.memory // 4 // each)):
+            tally = Tally(stimulation.layer, few, values, some, means=False)
+            stimulation.stimulate(few, tally.values, tally.take, positions, images)
+            self._size = max(self._size, tally.largest)
+            summary = tally.summary()
+            parts.append((summary, tally.leads(summary.margins.argmax(1))))
         self.read += len(channels) * len(some)
-        summary = tally.summary()
-        return summary, tally.leads(summary.margins.argmax(1))
+        return Summary.joined([summary for summary, _ in parts]), torch.cat([leads for _, leads in parts])
 
     def _keys(self, summary: Summary) -> list[Key]:
         """The best that each channel can still become."""
         wins = (summary.winners >= 0).any(1) & self._winning_first
-        return list(zip(wins.tolist(), summary.margins.amax(1).tolist(), strict=True))
+        return list(zip(wins.tolist(), self._bounds(summary).tolist(), strict=True))
+
+    def _bounds(self, summary: Summary) -> torch.Tensor:
+        """What a channel's score can be at most; a class that all images are of has none, and is no target."""
+        return summary.margins.masked_fill(self._unmeasured, -torch.inf).amax(1)
 
     def _note(self, summary: Summary) -> None:
-        """Set the bar by channels that were tried on all images."""
+        """Set the bar by channels that were tried on all images and are candidates."""
         targets, scores = ranking.targets_and_scores(summary, "margin")
         wins = (summary.winners == targets[:, None]).any(1) & self._winning_first
-        keys = zip(wins.tolist(), scores.tolist(), strict=True)
+        keys = [key for key in zip(wins.tolist(), scores.tolist(), strict=True) if key[1] > 0]
         self._done = sorted([*self._done, *keys], reverse=True)[: self._top]
 
     def _in_question(self, summary: Summary) -> torch.Tensor:
         """Which channels can still come among the best."""
-        bounds = summary.margins.amax(1)
+        bounds = self._bounds(summary)
         good = bounds > 0
         if len(self._done) < self._top:
             return good
         winning, bar = self._done[-1]
-        high = bounds >= bar - _SLACK
+        high = bounds >= bar - _SLACK * self._size
         if not self._winning_first:
             return good & high
         may_win = (summary.winners >= 0).any(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -47,11 +47,16 @@ def candidates(
     ]
 
 
-def best(found: Iterable[Candidate], top: int, winning_first: bool = False) -> list[Candidate]:
-    """The candidates of highest score, best first; those found first where scores are equal.
+def best(
+    found: Iterable[Candidate], top: int, winning_first: bool = False, layers: Sequence[str] = ()
+) -> list[Candidate]:
+    """The candidates of highest score, best first; of equal ones the first in those layers, or those found first.
 
     With `winning_first`, one whose target never wins on all images is kept only where room is left.
     """
+    place = {name: index for index, name in enumerate(layers)}
+    if layers:
+        found = sorted(found, key=lambda c: (place[c.layer], c.channel))
     kept = sorted(found, key=lambda c: (winning_first and c.low > c.high, -c.score))[:top]
     return sorted(kept, key=lambda c: -c.score)
 

@@ -58,11 +58,12 @@ class SampledStimulation(Method):
     ) -> list[Candidate]:
         """The best candidates over all layers, where `positions` of each channel are set; None: whole maps."""
         scanned = for_scanning(network)
+        layers = [layer.name for layer in scanned.layers]
         found: list[Candidate] = []
         try:
             benign = benign_images(network, scanned, samples, self.images, backend)
             for some in self._some_at_a_time(scanned, benign, positions, backend):
-                found = ranking.best([*found, *some], self.top, self.winning_first)
+                found = ranking.best([*found, *some], self.top, self.winning_first, layers)
             return self._finished(scanned, found, benign, backend)
         except OutOfTime as error:
             raise OutOfTime(str(error), partial=found) from error

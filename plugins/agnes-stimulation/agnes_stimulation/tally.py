@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,12 @@ class Summary:
     means: torch.Tensor = field(repr=False)  # channels, values | 0, classes: the logits' mean over the images
     images: int = 0
 
+    @classmethod
+    def joined(cls, parts: Sequence[Summary]) -> Summary:
+        """Channels of one layer over the same images."""
+        names = ("channels", "values", *_KEPT)
+        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
     def of(self, rows: torch.Tensor) -> Summary:
         """Some of the channels."""
         parts = {name: getattr(self, name)[rows] for name in ("channels", "values", *_KEPT)}
@@ -91,6 +98,11 @@ class Tally:
         won = logits.argmax(3)
         agreed = won[..., 0].masked_fill((won != won[..., :1]).any(2), _SPLIT)
         self._winners[rows] = _agreed(self._winners[rows], agreed)
+
+    @property
+    def largest(self) -> float:
+        """The largest lift or fall of any class on any image."""
+        return float(self._lifts.abs().amax()) if self._lifts.numel() else 0.0
 
     def leads(self, targets: torch.Tensor) -> torch.Tensor:
         """By how much each channel's target is lifted more than any other class on each image: channels, images."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from agnes_stimulation import adaptive, pruning
 from agnes_stimulation.abs import Abs
+from agnes_stimulation.aproxsm import AproxSM
 from agnes_stimulation.nsf import Stimulation
 from torch import nn
 
@@ -17,6 +18,7 @@ from agnes.memory import MemoryMeter
 from agnes.network import Network
 from agnes.samples import Samples
 from agnes.testing import StimulationChecks, plant, tiny_network, tiny_samples
+from agnes.testing.inputs import representatives_of
 
 BACKEND = Backend.choose("cpu", memory=1 << 26)
 NETWORKS = ["plain", "residual", "dense", "depthwise", "fully_connected"]
@@ -176,11 +178,31 @@ def test_in_512_megabytes_a_network_is_scanned_whose_functions_take_more():
     budget = 512 << 20
     assert 6 * budget < 4096 * 16 * 64 * 200 * 4
     backend = Backend.choose("cpu", memory=budget)
-    for method in (Abs(refine=False), Abs()):
+    pruned = Abs(refine=False, score="margin")
+    of_one_class = Samples(samples.images, torch.zeros(64, dtype=torch.int64))  # little is dropped
+    everywhere = representatives_of(network)
+    runs = [(Abs(refine=False), samples, {}), (Abs(), samples, {}), (pruned, samples, {}), (pruned, of_one_class, {})]
+    for method, given, more in [*runs, (AproxSM(), samples, {"representatives": everywhere})]:
         with MemoryMeter(backend.device) as meter:
-            found = method.stimulate(network=network, samples=samples, backend=backend)
+            found = method.stimulate(network=network, samples=given, backend=backend, **more)
         assert found
         assert meter.peak < budget
+
+
+@pytest.mark.parametrize(
+    "method", [Abs(), Abs(refine=False), Abs(refine=False, score="margin"), Abs(refine=False, score="margin", top=256)]
+)
+def test_in_little_memory_a_network_is_scanned_whose_functions_take_many_times_as_much(method: Abs):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 256), nn.ReLU(), nn.Linear(256, 40)).eval()
+    network = Network.of(module, (3, 4, 4))
+    samples = Samples(torch.rand(64, 3, 4, 4), torch.arange(64) % 40)
+    backend = Backend.choose("cpu", memory=4 << 20)
+    assert 10 * backend.memory <= 256 * 16 * 64 * 40 * 4
+    with MemoryMeter(backend.device) as meter:
+        found = method.stimulate(network=network, samples=samples, backend=backend)
+    assert found
+    assert meter.peak < backend.memory
 
 
 def test_a_token_layer_is_stimulated_by_channel():

@@ -7,12 +7,14 @@ import torch
 from agnes_stimulation.abs import Abs
 from agnes_stimulation.exact import AbsExact
 from agnes_stimulation.following import Lines
+from agnes_stimulation.lines import TooMany
 from agnes_stimulation.preparing import for_scanning
 from agnes_stimulation.tally import Benign
 from torch import nn
 
 from agnes.backend import Backend
 from agnes.errors import UsageError
+from agnes.memory import MemoryMeter
 from agnes.network import Network
 from agnes.samples import Samples
 from agnes.testing import StimulationChecks, plant
@@ -107,10 +109,26 @@ def test_the_closed_form_is_what_following_finds():
 @torch.no_grad()
 def test_little_memory_follows_fewer_lines_at_once():
     network = Network.of(networks()["plain"](0), INPUT_SHAPE)
-    grid = torch.linspace(0, 5.0, 20)
-    whole = lines_of(network, "0").pieces(torch.tensor(1), 5.0, range(3))
-    parts = lines_of(network, "0", memory=6 << 20).pieces(torch.tensor(1), 5.0, range(3))
-    assert torch.allclose(whole.at(grid, 3), parts.at(grid, 3), atol=1e-4)
+    asked = (torch.tensor(1), 5.0, torch.linspace(0, 5.0, 20), range(3))
+    whole = lines_of(network, "0").read(*asked)
+    scarce = lines_of(network, "0", memory=6 << 20)
+    with pytest.raises(TooMany) as error:
+        scarce.pieces(torch.tensor(1), 5.0, range(3))
+    assert error.value.together
+    for one, other in zip(whole, scarce.read(*asked), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_the_pieces_of_many_images_and_classes_stay_inside_the_memory():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 3), nn.ReLU(), nn.Linear(3, 100), nn.ReLU())
+    network = Network.of(module.append(nn.Linear(100, 400)).eval(), (3, 4, 4))
+    samples = Samples(torch.rand(64, 3, 4, 4), torch.arange(64))
+    backend = Backend.choose("cpu", memory=8 << 20)
+    with MemoryMeter(backend.device) as meter:
+        found = AbsExact(top=5, samples=5).stimulate(network=network, samples=samples, backend=backend)
+    assert found
+    assert meter.peak < backend.memory
 
 
 @pytest.mark.parametrize(("target", "channel"), [(3, 5), (0, 1)])
