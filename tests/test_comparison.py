@@ -87,3 +87,17 @@ def test_a_candidates_curve_is_written_as_three_lines_of_numbers():
     written = as_json(Report(MODEL, {}, Verdict("clean", None), found))["candidates"]
     assert written[0]["curve"] == {"values": [0.0, 2.0], "target": [1.0, 5.0], "best_other": [2.0, 0.0]}
     assert written[1]["curve"] is None
+
+
+def test_a_method_that_ran_on_two_abstractions_is_one_side_with_all_its_time(report):
+    twice = replace(report, methods=(*report.methods, run("other", seconds=1.5, memory=9 << 20)))
+    sides = {side.name: side for side, _ in comparison.side_by_side(twice)}
+    assert (sides["other"].seconds, sides["other"].memory) == (6.5, 9 << 20)
+    assert (sides["one"].seconds, sides["one"].memory) == (2.0, 3 << 20)
+    assert len(comparison.compared(twice)) == 1
+
+
+def test_the_terminal_names_the_classes_that_both_point_to(report):
+    page = io.StringIO()
+    terminal.summary(report, None, Console(file=page, width=200))
+    assert "one and other: 2 channels in common of 3 and 3; both point to 1 b" in page.getvalue()

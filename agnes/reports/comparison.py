@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,18 @@ def compared(report: Report) -> list[dict[str, Any]]:
 
 
 def _runs(report: Report, stage: str) -> list[MethodRun]:
-    """The first run of each method of a stage that came to its end."""
-    runs = {run.name: run for run in reversed(report.methods) if run.stage == stage and run.status == "ok"}
-    return list(reversed(runs.values()))
+    """The methods of a stage that came to their end; one that ran on several abstractions with all its time."""
+    runs: dict[str, MethodRun] = {}
+    for run in report.methods:
+        if run.stage == stage and run.status == "ok":
+            before = runs.get(run.name)
+            runs[run.name] = run if before is None else _together(before, run)
+    return list(runs.values())
+
+
+def _together(one: MethodRun, other: MethodRun) -> MethodRun:
+    known = [run.memory for run in (one, other) if run.memory is not None]
+    return replace(one, seconds=one.seconds + other.seconds, memory=max(known, default=None))
 
 
 def _found(report: Report, stage: str, method: str) -> set[Hashable]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +174,15 @@ def _comparison(report: Report, to: Console) -> None:
     for pair in pairs:
         what = "channel" if pair["stage"] == "stimulation" else "target"
         both = f"{pair['one']} and {pair['other']}: {counted(pair['shared'], what)} in common"
-        to.print(Text(f"         {both} of {pair['found'][0]} and {pair['found'][1]}"))
+        to.print(Text(f"         {both} of {pair['found'][0]} and {pair['found'][1]}{_same_targets(report, pair)}"))
+
+
+def _same_targets(report: Report, pair: Mapping[str, Any]) -> str:
+    """The classes that two stimulations both point to; of inversions the targets are what was counted."""
+    if pair["stage"] != "stimulation" or not pair["targets"]:
+        return ""
+    named = ", ".join(_class(report, target) for target in pair["targets"][:_SHOWN])
+    return f"; both point to {named}"
 
 
 def _class(report: Report, target: int) -> str:
