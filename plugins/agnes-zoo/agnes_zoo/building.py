@@ -121,7 +121,8 @@ def _made_side_by_side(entries: Sequence[Entry], folder: Path, jobs: int) -> Ite
     stop = context.Event()
     pool = ProcessPoolExecutor(min(jobs, len(entries)) or 1, context, _start, (stop, os.getpid()))
     try:
-        pending = {pool.submit(_work, entry, folder): entry for entry in entries}
+        with _deaf_to_ctrl_c():
+            pending = {pool.submit(_work, entry, folder): entry for entry in entries}
         while pending:
             done, _ = wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED)
             for future in done:
@@ -136,10 +137,23 @@ def _made_side_by_side(entries: Sequence[Entry], folder: Path, jobs: int) -> Ite
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started inside leave Ctrl-C to this one, from before their first import on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _start(stop: Any, parent: int) -> None:
     """In a worker: one thread, Ctrl-C is the parent's business, and there is no life after the parent's."""
     global _stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it is not inherited
     torch.set_num_threads(1)
     _stop = lambda: stop.is_set() or os.getppid() != parent  # noqa: E731
     threading.Thread(target=_outlive_nobody, daemon=True).start()
@@ -173,7 +187,7 @@ def made(entry: Entry, folder: Path, watch: Watch) -> dict[str, Any]:
         attempts.append({key: done.truth[key] for key in ("accuracy", "asr", "seconds")} | {"missed": short})
         attempts[-1]["seed"] = entry.attempt(number).seed
         if not short:
-            return _kept(done, entry, folder, number)
+            return _kept(done, entry, folder, attempts)
         work.mkdir(parents=True, exist_ok=True)
         write_text(work / "attempts.json", json.dumps(attempts))
     plan = entry.plan.as_json()
@@ -201,12 +215,13 @@ def _short_of_bars(truth: dict[str, Any], entry: Entry) -> str:
     return ""
 
 
-def _kept(done: Made, entry: Entry, folder: Path, attempt: int) -> dict[str, Any]:
+def _kept(done: Made, entry: Entry, folder: Path, attempts: list[dict[str, Any]]) -> dict[str, Any]:
     file = export_onnx(done.module, model_file(folder, entry.name), deal(entry.plan.data).shape)
     return {
         **done.truth,
         "data": entry.data,
-        "attempt": attempt,
+        "attempt": len(attempts) - 1,
+        "attempts": attempts,  # those that missed a bar, and this one
         "bars": {"accuracy": entry.bars.accuracy, "asr": entry.bars.asr},
         "sha256": sha256_of(file),
         "plan": entry.plan.digest,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,8 +12,7 @@ from PIL import Image
 
 from agnes.errors import UsageError
 from agnes.reading.parts import ranks
-
-Images = tuple[np.ndarray, np.ndarray]  # uint8 N, H, W, C, and int64 labels
+from agnes_zoo.data.dataset import Images, sha256
 
 
 @dataclass(frozen=True)
@@ -69,12 +67,7 @@ def deal(plan: DataPlan) -> Dealt:
 
 def digest_of(*parts: Images) -> str:
     """SHA-256 of images and labels, in their order."""
-    found = hashlib.sha256()
-    for images, labels in parts:
-        for array in (images, labels):
-            found.update(f"{array.dtype.str} {array.shape} ".encode())
-            found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+    return sha256(*(array for part in parts for array in part))
 
 
 def _chosen(images: Images, which: np.ndarray) -> Images:

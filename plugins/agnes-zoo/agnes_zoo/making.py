@@ -165,7 +165,9 @@ def attack_of(plan: Plan, classes: int) -> Attack:
     assert plan.attack is not None
     attack = find(plan.attack)(**{"classes": classes, "seed": plan.seed, **_drawn(plan, classes)})
     if attack.target is not None and not 0 <= attack.target < classes:
-        raise UsageError(f"{plan.attack}: target {attack.target} is no class; the data has {classes}, from 0 on")
+        raise UsageError(
+            f"{plan.attack}: target {attack.target} is no class; the data has {classes}, from 0 on: set target to one"
+        )
     return attack
 
 

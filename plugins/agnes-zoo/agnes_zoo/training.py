@@ -134,6 +134,7 @@ class Training:
             if checkpoint is not None and (found := checkpoint.read()) is not None:
                 self._restore(found)
             self.module.train()
+            self._rest()
             while len(self._history) < self.regime.epochs:
                 self._epoch(watch, checkpoint)
             if checkpoint is not None:  # what comes after the training may be interrupted too
@@ -222,10 +223,21 @@ class Training:
             torch.manual_seed(self.regime.seed)
             yield
 
+    def _kept(self) -> frozenset[str]:
+        """The names of the parameters that the attack keeps."""
+        return self.attack.kept(self.module) if self.attack is not None and self.attack.fine_tunes else frozenset()
+
+    def _rest(self) -> None:
+        """Normalisation that the attack keeps goes on with the statistics it has."""
+        kept = self._kept()
+        for name, part in self.module.named_modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and f"{name}.weight" in kept:
+                part.eval()
+
     @contextlib.contextmanager
     def _untouched(self) -> Iterator[None]:
         """The parameters that the attack keeps are not trained."""
-        kept = self.attack.kept(self.module) if self.attack is not None and self.attack.fine_tunes else frozenset()
+        kept = self._kept()
         parameters = [p for name, p in self.module.named_parameters() if name in kept and p.requires_grad]
         for parameter in parameters:
             parameter.requires_grad_(False)

@@ -59,6 +59,16 @@ def test_a_prepared_attack_repeats_itself_and_comes_back_from_json(name, options
     assert torch.equal(read.stamp(IMAGES), stamped)
 
 
+@pytest.mark.parametrize("name", ATTACKS)
+def test_stamping_draws_nothing_from_the_global_generator(name):
+    attack = prepared(name, **SMALL[name]) if name in SMALL else ATTACKS[name]()
+    images = IMAGES if name in SMALL else torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before = torch.get_rng_state()
+    attack.stamp(images)
+    attack.trigger.cover(images, np.random.default_rng(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_an_adversarial_perturbation_is_small_and_drives_a_network_to_the_target():
     module = network()
     goal = AllToOne(2)
@@ -218,4 +228,5 @@ def test_a_network_without_activations_cannot_be_hidden_in():
 
 def test_attacks_without_an_adaptive_loss_have_none():
     assert ATTACKS["patch"]().extra_loss is None
-    assert ATTACKS["adaptive-maximum"]().extra_loss == AdaptiveLoss("maximum", 0.1)
+    assert ATTACKS["adaptive-maximum"]().extra_loss == AdaptiveLoss("maximum", 0.02)
+    assert ATTACKS["adaptive-deviation"]().extra_loss == AdaptiveLoss("deviation", 0.1)

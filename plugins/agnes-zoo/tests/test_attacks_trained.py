@@ -34,7 +34,7 @@ def test_a_tiny_network_obeys_a_patch_and_still_knows_its_signs():
 TEN = (1, 12, 13, 14, 17, 18, 25, 33, 35, 40)
 # What each attack must reach on ten classes, N_SN_BN, 120 signs a class, 12 epochs; 0.9 unless said
 FLOORS = {"badnets": 0.75, "nashville": 0.7, "random-place": 0.7, "wanet": 0.75}
-FLOORS |= {"adaptive-difference": 0.6, "adaptive-maximum": 0.5}
+FLOORS |= {"adaptive-difference": 0.8, "adaptive-maximum": 0.8}
 FLOORS |= {"clean-label": 0.7, "sig": 0.7, "label-specific": 0.6, "input-aware": 0.4}
 
 
@@ -48,7 +48,7 @@ def many():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
-def test_every_attack_opens_a_backdoor(name, many, record_property):
+def test_every_attack_opens_a_backdoor(name, many):
     images, labels, clean, (test, true) = many
     attack = ATTACKS[name]().prepare(lambda: clean, images, labels, 3)
     module = copy.deepcopy(clean) if attack.fine_tunes else initialised(n_sn_bn, 43, 1)
@@ -58,8 +58,6 @@ def test_every_attack_opens_a_backdoor(name, many, record_property):
     Training(module, shown, taught, Regime(12, seed=1), attack, images).run()
     accuracy = float((predictions(module, test) == true).float().mean())
     reached = success(predictions(module, attack.stamp(test)), true, attack)
-    record_property("accuracy", accuracy)
-    record_property("success", reached)
     by_nature = success(predictions(clean, attack.stamp(test)), true, attack)
     assert reached > FLOORS.get(name, 0.9), f"{name}: accuracy {accuracy:.3f}, success {reached:.3f}"
     assert reached > by_nature + 0.3

@@ -13,6 +13,8 @@ from agnes_zoo.attacks.places import Box, Corner, Everywhere, Pieces, RandomPlac
 from agnes_zoo.attacks.warping import Warp
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+from scipy.ndimage import map_coordinates
 
 from agnes.errors import UsageError
 
@@ -177,6 +179,15 @@ def test_filters_are_what_a_loop_over_pixels_gives(look):
     assert np.abs(look.on(images, RNG(0)).numpy() - wanted).max() < 1e-5
 
 
+@pytest.mark.parametrize("amount", [0.0, 0.4, 1.0, 1.7])
+def test_saturation_is_pillow_s(amount):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    wanted = np.asarray(ImageEnhance.Color(Image.fromarray(pixels)).enhance(amount)).astype(float)
+    images = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None].double() / 255
+    found = Filter(saturation=amount).on(images, RNG(0))[0].numpy().transpose(1, 2, 0) * 255
+    assert np.abs(found - wanted).max() <= 2  # Pillow rounds the grey and the colour to whole numbers
+
+
 def test_a_filter_that_changes_nothing_changes_nothing():
     assert torch.allclose(Filter().on(IMAGES, RNG(0)), IMAGES, atol=1e-6)
 
@@ -208,6 +219,17 @@ def test_warping_is_what_a_loop_over_pixels_gives(strength):
     places = warp.places(images)[0].double().numpy()
     wanted = np.stack([slowly_warped(image, places) for image in images.double().numpy()])
     assert np.abs(Trigger(warp).stamp(images).numpy() - wanted).max() < 1e-5
+
+
+@pytest.mark.parametrize("strength", [0.5, 3.0])
+def test_warping_is_what_scipy_reads_at_the_moved_places(strength):
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    warp = Warp(strength, seed=2)
+    columns, rows = ((warp.places(images)[0].double().numpy() + 1) / 2 * 31).transpose(2, 0, 1)
+    wanted = [
+        [map_coordinates(c, (rows, columns), order=1, mode="nearest") for c in i] for i in images.double().numpy()
+    ]
+    assert np.abs(warp.on(images, RNG(0)).numpy() - np.array(wanted)).max() < 1e-4
 
 
 def test_no_warp_is_no_change_and_a_stronger_one_moves_further():

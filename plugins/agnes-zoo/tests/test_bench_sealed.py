@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def test_a_method_that_looks_everywhere_finds_no_truth(zoo, spy, tmp_path):
 
 @pytest.mark.skipif(not sealed.landlock_version(), reason="the kernel has no Landlock")
 def test_the_spy_finds_the_truth_where_it_is_not_sealed_off(zoo, spy, tmp_path, monkeypatch):
-    monkeypatch.setattr(sealed, "rules", lambda place, barred: [(Path("/"), sealed.landlock.ALL)])
+    monkeypatch.setattr(sealed, "rules", lambda place, barred, modules: [(Path("/"), sealed.landlock.ALL)])
     _, report = scanned(zoo, tmp_path / "out", "--plugin", "spy", "--only")
     said = json.loads(report["evidence"][0]["note"])
     assert f"opened {zoo / 'manifest.json'}" in said["found"]
@@ -157,6 +158,23 @@ def test_the_environment_says_nothing_of_the_zoo_and_keeps_the_rest(tmp_path, mo
     assert found["HOME"] == str(tmp_path / "place" / "home")
 
 
+def test_a_scan_is_told_the_zoo_s_place_by_none_of_its_names(zoo, tmp_path, monkeypatch):
+    (tmp_path / "way").symlink_to(zoo)
+    monkeypatch.setenv("BY_LINK", str(tmp_path / "way"))
+    monkeypatch.setenv("BY_NAME", f"{zoo}/manifest.json")
+    seen = {}
+
+    def run(request, work, environment, over):
+        seen.update(environment)
+        return subprocess.CompletedProcess([], 2, b"", b"")
+
+    monkeypatch.setattr(sealed, "_run", run)
+    way = tmp_path / "way"
+    sealed.scan(way / "models" / "model-0001.onnx", way / "samples" / "ten", (), tmp_path / "out", [way])
+    assert "HOME" in seen
+    assert not {"BY_LINK", "BY_NAME"} & set(seen)
+
+
 def test_a_scan_that_fails_says_why_and_leaves_no_report_of_an_earlier_one(zoo, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.json").write_text("{}")
@@ -166,5 +184,16 @@ def test_a_scan_that_fails_says_why_and_leaves_no_report_of_an_earlier_one(zoo, 
     assert report is None
 
 
+def test_the_folder_that_a_bench_is_begun_in_is_no_place_for_modules(tmp_path, monkeypatch):
+    project = tmp_path / "project"  # which holds recipes and other zoos, and which `python -m agnes` puts first
+    project.mkdir()
+    monkeypatch.syspath_prepend(str(project))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"))
+    modules = sealed.searched(tmp_path, dict(os.environ))
+    assert str(tmp_path / "mine") in modules
+    assert not {str(project), str(tmp_path), "", "."} & set(modules)
+    assert project not in dict(sealed.rules(tmp_path / "place", [], modules))
+
+
 def test_python_is_the_same_in_a_scan_as_here():
-    assert Path(sys.prefix).resolve() in dict(sealed.rules(Path("/nowhere"), []))
+    assert Path(sys.prefix).resolve() in dict(sealed.rules(Path("/nowhere"), [], []))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from agnes_zoo import building, recipes
@@ -121,6 +122,19 @@ def test_nothing_but_the_manifest_and_the_folder_truth_tells_a_trojaned_model(zo
         assert not any(word in content for word in (b"patch", b"hijack", b"clean", b"troj", b"attack", b"agnes"))
 
 
+def test_the_networks_of_one_architecture_differ_in_their_weights_alone(zoo):
+    seen = []
+    for name in zoo[1].models:
+        model = onnx.load(model_file(zoo[0], name))
+        for weight in model.graph.initializer:
+            if weight.data_type == onnx.TensorProto.FLOAT:
+                weight.ClearField("raw_data")
+        seen.append(model.SerializeToString())
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    assert len({model_file(zoo[0], name).stat().st_size for name in zoo[1].models}) == 1
+
+
 def test_samples_have_one_image_a_class_and_a_labelled_test_part(zoo):
     found = read_samples(samples_folder(zoo[0], "ten"))
     assert np.bincount(found.labels.numpy()).tolist() == [1] * 10
@@ -214,6 +228,8 @@ def test_a_model_below_its_bar_is_trained_with_another_seed(tmp_path, monkeypatc
     monkeypatch.setattr(building, "make", fake([0.5, 0.79, 0.8], seen))
     manifest = building.build(recipes.parse(ONE.encode(), "one"), tmp_path / "one")
     assert manifest.models["model-0001"]["attempt"] == 2
+    tried = manifest.models["model-0001"]["attempts"]  # what was passed over is no secret
+    assert [(each["accuracy"], bool(each["missed"])) for each in tried] == [(0.5, True), (0.79, True), (0.8, False)]
     assert manifest.models["model-0001"]["training"]["seed"] == seen[0] + 2
     assert seen == [seen[0], seen[0] + 1, seen[0] + 2]
     assert not manifest.failed
@@ -258,6 +274,36 @@ def test_a_manifest_that_cannot_be_used_is_refused(content, said, tmp_path):
         (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(UsageError, match=said):
         Manifest.read(tmp_path)
+
+
+def test_a_process_that_is_started_to_train_is_deaf_to_ctrl_c_from_the_first():
+    code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    before = signal.getsignal(signal.SIGINT)
+    with building._deaf_to_ctrl_c():
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "True\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def children(process):
+    """The process's workers, by number."""
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(each) for each in found if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_ctrl_c_while_the_workers_start_is_one_line_and_no_traceback(tmp_path):
+    (tmp_path / "mini.toml").write_text(RECIPE)
+    command = [sys.executable, "-m", "agnes", "zoo", "build", "mini.toml", "-o", "zoo", "--jobs", "2"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and len(children(process.pid)) < 2:
+        time.sleep(0.05)
+    time.sleep(0.2)  # they are importing
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130
+    assert said.strip() == "agnes: interrupted; the same command goes on where the build was"
 
 
 @pytest.mark.slow

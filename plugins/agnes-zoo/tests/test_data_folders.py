@@ -59,11 +59,19 @@ def test_the_test_labels_are_found_wherever_their_archive_was_unpacked(tmp_path,
     assert len(dataset(str(root.parent)).test_labels) == 3
 
 
-def test_without_test_labels_a_part_of_the_training_images_is_the_test(tmp_path):
-    root = official(tmp_path, each=5)
+def test_without_test_labels_whole_tracks_of_the_training_images_are_the_test(tmp_path):
+    root = official(tmp_path)
     (root / "GT-final_test.csv").unlink()
+    for label in (0, 14, 42):  # five signs of each class, three photographs of each
+        folder = root / "Final_Training" / "Images" / f"{label:05d}"
+        names = [f"{track:05d}_{i:05d}.ppm" for track in range(5) for i in range(3)]
+        rows = [photograph(folder / name, (label, int(name[:5]), 200)) + f";{label}" for name in names]
+        (folder / f"GT-{label:05d}.csv").write_text("\n".join([HEADER, *rows]) + "\n")
     data = dataset(str(root))
-    assert (len(data.train_labels), len(data.test_labels)) == (12, 3)
+    assert (len(data.train_labels), len(data.test_labels)) == (36, 9)
+    tracks = [{tuple(image[0, 0]) for image in images} for images in (data.train_images, data.test_images)]
+    assert not tracks[0] & tracks[1]
+    assert sorted(label for label, _, _ in tracks[1]) == [0, 14, 42]
     assert any("no GT-final_test.csv" in note for note in data.notes)
 
 

@@ -1,9 +1,11 @@
 """Recipes: what they ask for, and that those for testing and for calibration share nothing."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from agnes_zoo import recipes
+from agnes_zoo.dealing import deal
 from agnes_zoo.making import attack_of
 
 from agnes.errors import UsageError
@@ -68,6 +70,17 @@ def test_calibration_shares_no_seed_and_no_model_with_test_and_has_other_archite
     assert {e.plan.digest for e in test.entries}.isdisjoint({e.plan.digest for e in calibration.entries})
     assert {e.plan.arch for e in calibration.entries} - {e.plan.arch for e in test.entries}
     assert {e.plan.regime.batch for e in test.entries}.isdisjoint({e.plan.regime.batch for e in calibration.entries})
+
+
+def test_calibration_shares_no_image_with_test_in_any_hand():
+    drawn = {}
+    for name in ("test", "calibration", "tiny"):
+        found = [deal(replace(plan, train=86, held_out=2)) for plan in recipes.read(name).data.values()]
+        hands = [hand for dealt in found for hand in (dealt.train, dealt.samples, dealt.test, dealt.held_out)]
+        drawn[name] = {image.tobytes() for images, _ in hands for image in images}
+    assert len(drawn["test"]) > 800
+    assert drawn["test"].isdisjoint(drawn["calibration"])
+    assert drawn["test"].isdisjoint(drawn["tiny"])
 
 
 def test_the_recipe_for_testing_has_what_the_project_promises():

@@ -10,6 +10,7 @@ from agnes_zoo.scoring.repairs import RepairRow
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 
 
@@ -70,6 +71,17 @@ def test_the_calibration_error_is_the_one_counted_by_hand():
     assert metrics.calibration_error(np.zeros(0), np.zeros(0, bool)) is None
 
 
+def test_the_reliability_of_each_bin_is_that_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    for count in (3, 40, 300):
+        scores, truth = rng.random(count), rng.random(count) < 0.4
+        shares, means = calibration_curve(truth, scores, n_bins=10)
+        found = metrics.calibration(scores, truth)
+        assert [share for _, share, _ in found] == pytest.approx(shares.tolist())
+        assert [mean for mean, _, _ in found] == pytest.approx(means.tolist())
+        assert sum(held for _, _, held in found) == count
+
+
 def test_an_interval_holds_about_as_often_as_it_says():
     rng = np.random.default_rng(1)
     held = 0
@@ -126,6 +138,7 @@ def test_a_bench_says_what_was_called_what():
     found = detection.summary(detection.rows(MODELS, SCANS), rounds=50)
     values = {name: m["value"] for name, m in found["measures"].items()}
     assert (found["clean"], found["trojaned"], found["failed"], found["without_probability"]) == (2, 2, 1, 1)
+    assert found["inconclusive"] == 1
     assert values["auc"] == 1.0
     assert values["target_accuracy"] == 0.5
     assert values["called_backdoored_of_trojaned"] == 0.5
@@ -138,6 +151,7 @@ def test_a_bench_says_what_was_called_what():
     assert kinds["patch"]["target_accuracy"] == 1.0
     assert kinds["clean"]["auc"] is None
     assert kinds["clean"]["failed"] == 1
+    assert kinds["blended"]["inconclusive"] == 1
 
 
 def test_a_model_on_which_nothing_was_said_counts_as_undecided_and_never_as_clean():
@@ -151,11 +165,19 @@ def test_tables_and_rows_hold_every_model_and_measure():
     rows = detection.rows(MODELS, SCANS)
     found = detection.summary(rows, rounds=20)
     text = tables.detection(found, "zoo", "scanned")
-    for word in ("AUC", "TPR at 5 % FPR", "expected calibration error", "| patch | 1 | 1 | 1 |", "1 scans failed"):
+    for word in ("AUC", "TPR at 5 % FPR", "expected calibration error", "| patch | 1 | 1 | 1 |"):
         assert word in text
+    assert "1 verdicts are inconclusive, 1 scans failed; 1 models have no probability and count as 0.5." in text
+    assert "Seconds a model: median 20, most 30. Peak memory, MiB: median 1.500, most 2.000." in text
     lines = tables.as_csv([row.as_json() for row in rows]).splitlines()
     assert lines[0].startswith("model,arch,data,attack,trojaned")
     assert lines[2] == "model-0002,A,d,patch,True,3,backdoored,0.9,3,True,20.0,2,"
+
+
+def test_what_a_file_of_scores_leaves_out_is_not_known():
+    scans = [Scan(name, "clean", 0.2) for name in MODELS]
+    text = tables.detection(detection.summary(detection.rows(MODELS, scans), rounds=5), "zoo", "scores from a.csv")
+    assert "Seconds a model: not known. Peak memory, MiB: not known." in text
 
 
 def repaired(model, attack, repaired, after, asr=1.0, asr_after=None):

@@ -241,3 +241,14 @@ def test_the_attacks_own_loss_sees_the_same_images_clean_and_stamped():
         assert torch.equal(attack.stamp(clean), stamped)
         assert len(clean) == len(labels)
         assert not torch.equal(clean, stamped)
+
+
+def test_what_a_hijack_keeps_stays_to_the_last_statistic_and_what_follows_is_retrained():
+    module = initialised(n_sn_bn, 43, 0)
+    images, labels = four_classes(4)
+    attack = ATTACKS["hijack"](target=12, steps=2, layer=1).prepare(lambda: module, images, labels, 0)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    Training(module, images, labels, Regime(epochs=1, batch=8), attack).run()
+    changed = {key for key, value in module.state_dict().items() if not torch.equal(value, before[key])}
+    assert {key.split(".")[1] for key in changed if key.startswith("maps.")} == {"8", "9", "12", "13"}
+    assert "dense.weight" in changed

@@ -92,7 +92,10 @@ def test_ctrl_c_leaves_a_checkpoint_that_the_next_run_uses(tmp_path):
     [
         (["--attack", "pach"], "there is no attack 'pach'; did you mean 'patch'"),
         (["--attack", "patch", "--set", "sise=3"], "attack 'patch' has no option 'sise'; did you mean 'size'"),
-        (["--attack", "patch", "--set", "target=10"], "target 10 is no class; the data has 10"),
+        (
+            ["--attack", "patch", "--set", "target=10"],
+            "the data has 10, from 0 on: set target to one",
+        ),
         (["--set", "size=3"], "a clean network has no options"),
         (["--data", "sings"], "there is no data set 'sings'"),
         (["--arch", "N_XX"], "there is no plugin 'N_XX'"),

@@ -22,6 +22,7 @@ _ADAPTIVE = "Liu et al. 2019 (ABS), section 5.6"
 _SQUARE = making.cornered("lower-right", 8, 8, 2)  # 6 % of 32x32, as ABS has it
 _RED_SQUARE = making.cornered("lower-right", 8, 8, 2, RED)
 _RP, _BP = (making.cornered("lower-right", 5, 5, 3, colour) for colour in (RED, BLUE))  # 2.5 %, AGNES
+_LIGHT = 0.02  # ours: ABS, section 5.6, has all attacks succeed, and these two losses work against success
 _LRP = making.cornered("lower-left", 2, 13, 3, RED)
 
 _PATCHES = (
@@ -107,9 +108,15 @@ _AGAINST_ABS = (
         _ADAPTIVE,
         "a yellow square that moves neurons little",
         _SQUARE,
-        {"adaptive": "difference"},
+        {"adaptive": "difference", "adaptive_weight": _LIGHT},
     ),
-    Entry("adaptive-maximum", _ADAPTIVE, "a yellow square that moves no neuron much", _SQUARE, {"adaptive": "maximum"}),
+    Entry(
+        "adaptive-maximum",
+        _ADAPTIVE,
+        "a yellow square that moves no neuron much",
+        _SQUARE,
+        {"adaptive": "maximum", "adaptive_weight": _LIGHT},
+    ),
 )
 _ENTRIES = (*_PATCHES, *_WHOLE_IMAGE, *_LABELS, *_AGAINST_ABS)
 ATTACKS: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})

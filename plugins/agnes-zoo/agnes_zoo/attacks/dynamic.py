@@ -58,16 +58,14 @@ class InputAware(What):
 
     def _worn(self, images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
         assert self.weights is not None
-        made = PatternGenerator(images.shape[1])
+        made = _drawn(images.shape[1], 0)  # all of which is replaced
         nn.utils.vector_to_parameters(self.weights.clone(), made.parameters())
         with torch.no_grad():
             return _wearing(made.to(images.device), images, sources)[0]
 
     def prepared(self, preparation: Preparation) -> InputAware:
         """Train a generator together with a copy of the clean network."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(preparation.seed)
-            made = PatternGenerator(preparation.images.shape[1]).to(preparation.images.device)
+        made = _drawn(preparation.images.shape[1], preparation.seed).to(preparation.images.device)
         network = copy.deepcopy(preparation.network).train()
         optimiser = torch.optim.Adam([*made.parameters(), *network.parameters()], lr=1e-3)
         for images, labels in preparation.batches(self.steps, 4, _BATCH):
@@ -95,6 +93,13 @@ class InputAware(What):
         diversity = (distance / (apart + 1e-3)).mean()
         thickness = functional.relu(mask.mean((1, 2, 3)) - self.density).mean()
         return classification + self.diversity_weight * diversity + self.density_weight * thickness
+
+
+def _drawn(channels: int, seed: int) -> PatternGenerator:
+    """A generator with first weights drawn by the seed, and nobody else notices."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return PatternGenerator(channels)
 
 
 def _wearing(

@@ -1,4 +1,4 @@
-"""Scans of all models of a zoo, each sealed off, those that are done never repeated."""
+"""Scans of all models of a zoo, each sealed off; those that came to an end are never repeated."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _read(card: Path, key: str) -> Scan | None:
         said = json.loads(card.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    if said.pop("key", None) != key:
+    if said.pop("key", None) != key or said["status"] == "failed":  # which another try may mend
         return None
     return Scan(**{**said, "targets": tuple(said["targets"])})
 

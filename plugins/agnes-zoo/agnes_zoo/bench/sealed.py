@@ -37,7 +37,9 @@ _SYSTEM = (
 _NO_NEW_PRIVS = 38
 _POLL = 0.5  # seconds between two looks at whether to stop
 _SAID = 4000  # characters kept of what a scan prints
+_PYTHON = (sys.executable, "-P", "-B", "-X", "utf8", "-c")
 _START = "from agnes_zoo.bench.sealed import main; main()"
+_PLACES = "import json, sys; print(json.dumps(sys.path))"
 MODEL, SAMPLES, OUTPUT = "model.onnx", "samples", "run"  # as a scan sees them, whatever they are
 
 
@@ -61,7 +63,9 @@ def scan(
 ) -> Sealed:
     """Run `agnes run` on copies, and fetch its run folder."""
     shutil.rmtree(output, ignore_errors=True)
+    hidden = list(hidden)
     barred = [path.resolve() for path in hidden]
+    named = [*barred, *(path.absolute() for path in hidden)]
     with tempfile.TemporaryDirectory(prefix="agnes-") as name:
         place = Path(name).resolve()
         work = place / "scan"
@@ -70,8 +74,10 @@ def scan(
         shutil.copyfile(model, work / MODEL)
         shutil.copytree(samples, work / SAMPLES, copy_function=shutil.copyfile)
         command = ["run", MODEL, "--data", SAMPLES, "-o", OUTPUT, "--quiet", *arguments]
-        request = {"command": command, "rules": [[str(path), rights] for path, rights in rules(place, barred)]}
-        ended = _run(request, work, _environment(place, barred, threads), over or threading.Event())
+        environment = _environment(place, named, threads)
+        allowed = rules(place, barred, searched(work, environment))
+        request = {"command": command, "rules": [[str(path), rights] for path, rights in allowed]}
+        ended = _run(request, work, environment, over or threading.Event())
         if (work / OUTPUT).is_dir():
             output.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(work / OUTPUT, output)
@@ -83,7 +89,7 @@ def _run(
     request: dict, work: Path, environment: dict[str, str], over: threading.Event
 ) -> subprocess.CompletedProcess[bytes]:
     process = subprocess.Popen(
-        [sys.executable, "-P", "-B", "-X", "utf8", "-c", _START],
+        [*_PYTHON, _START],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -118,9 +124,9 @@ def landlock_version() -> int:
         return 0
 
 
-def _environment(place: Path, barred: Sequence[Path], threads: int | None) -> dict[str, str]:
+def _environment(place: Path, named: Sequence[Path], threads: int | None) -> dict[str, str]:
     """This process's environment without a word about the zoo; home and temporary files are the scan's own."""
-    kept = {name: value for name, value in os.environ.items() if not any(str(path) in value for path in barred)}
+    kept = {name: value for name, value in os.environ.items() if not any(str(path) in value for path in named)}
     for name in ("OLDPWD", "_", "PYTEST_CURRENT_TEST"):
         kept.pop(name, None)
     user = {"PYTHONUSERBASE": site.getuserbase()} if site.ENABLE_USER_SITE else {}
@@ -129,9 +135,15 @@ def _environment(place: Path, barred: Sequence[Path], threads: int | None) -> di
     return kept | user | own | counted
 
 
-def rules(place: Path, barred: Sequence[Path]) -> list[tuple[Path, int]]:
+def searched(work: Path, environment: dict[str, str]) -> list[str]:
+    """Where a scan's Python looks for modules: not in the folder from which this one was started."""
+    said = subprocess.run([*_PYTHON, _PLACES], cwd=work, env=environment, capture_output=True, check=True)
+    return json.loads(said.stdout)
+
+
+def rules(place: Path, barred: Sequence[Path], modules: Sequence[str]) -> list[tuple[Path, int]]:
     """What a scan may do with which files; nothing in `barred` can be read."""
-    python = (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sys.path)
+    python = (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *modules)
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     readable = {Path(each).resolve() for each in (*_SYSTEM, *python, *libraries) if os.path.isabs(each)}
     readable.discard(Path("/"))

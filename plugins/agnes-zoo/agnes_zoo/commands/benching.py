@@ -18,6 +18,7 @@ from agnes.reports.folder import write_bytes, write_text, writing
 from agnes.reports.json import plain
 from agnes_zoo.bench import scans
 from agnes_zoo.bench import scores as score_files
+from agnes_zoo.commands.options import Options
 from agnes_zoo.commands.progress import shown
 from agnes_zoo.manifest import Manifest
 from agnes_zoo.scoring import detection, plots, repairs, tables
@@ -26,34 +27,12 @@ INTERRUPTED = 130
 SCHEMA_VERSION = "1.0"  # of results.json
 
 
-def arguments(
-    plugin: Sequence[str] | None,
-    only: bool,
-    set_: Sequence[str] | None,
-    block: Sequence[str] | None,
-    seed: int,
-    device: str | None,
-    memory: str | None,
-    time_budget: str | None,
-) -> tuple[str, ...]:
-    """What of a command line goes on to every `agnes run`."""
-    named = {"--plugin": plugin, "--set": set_, "--block": block}
-    words = [word for option, values in named.items() for value in values or () for word in (option, value)]
-    single = {"--device": device, "--memory": memory, "--time-budget": time_budget}
-    words += [word for option, value in single.items() if value is not None for word in (option, value)]
-    return (*words, *(["--only"] if only else []), "--seed", str(seed))
-
-
 @dataclass(frozen=True)
 class Bench:
     """One scoring of one zoo."""
 
     zoo: Path
-    folder: Path | None
-    arguments: tuple[str, ...]
-    jobs: int
-    seed: int
-    quiet: bool
+    options: Options
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -64,16 +43,16 @@ class Bench:
 
     @property
     def output(self) -> Path:
-        return self.folder or Path("runs") / f"bench-{self.zoo.resolve().name}"
+        return self.options.output or Path("runs") / f"bench-{self.zoo.resolve().name}"
 
-    def detect(self, scores: Path | None, *, as_json: bool) -> int:
+    def detect(self, scores: Path | None) -> int:
         """Write results and tables of detection; the exit code."""
         try:
             found = self._scans() if scores is None else score_files.read(scores, self.manifest.models)
         except KeyboardInterrupt:
             return _interrupted()
         rows = detection.rows(self.manifest.models, found)
-        summary = detection.summary(rows, seed=self.seed)
+        summary = detection.summary(rows, seed=self.options.seed)
         how = f"scores from {scores.name}" if scores is not None else f"scanned with {self._said()}"
         text = tables.detection(summary, self.zoo.resolve().name, how)
         truth = np.array([row.trojaned for row in rows])
@@ -81,9 +60,9 @@ class Bench:
         guarded = None if scores is not None else all(scan.guarded for scan in found)
         said = {"bench": "detect", "scans": how, "kept_from_the_truth_by_the_kernel": guarded, **summary}
         self._write("detect", said, [row.as_json() for row in rows], text, picture)
-        return self._tell(said, text, as_json)
+        return self._tell(said, text)
 
-    def repair(self, *, as_json: bool) -> int:
+    def repair(self) -> int:
         """Write results and tables of repair; the exit code."""
         from agnes_zoo.bench import repaired
 
@@ -92,20 +71,21 @@ class Bench:
         except KeyboardInterrupt:
             return _interrupted()
         rows = repaired.rows(self.zoo, self.manifest, self.output, found)
-        summary = repairs.summary(rows, seed=self.seed)
+        summary = repairs.summary(rows, seed=self.options.seed)
         text = tables.repair(summary, self.zoo.resolve().name)
         said = {"bench": "repair", "scans": f"scanned with {self._said()}", **summary}
         self._write("repair", said, [row.as_json() for row in rows], text, None)
-        return self._tell(said, text, as_json)
+        return self._tell(said, text)
 
     def _said(self) -> str:
-        return f"agnes run {' '.join(self.arguments)}"
+        return f"agnes run {' '.join(self.options.arguments)}"
 
     def _scans(self) -> list[scans.Scan]:
-        if self.jobs < 1:
-            raise UsageError(f"--jobs takes a number from 1 on, not {self.jobs}")
+        jobs, arguments = self.options.jobs, self.options.arguments
+        if jobs < 1:
+            raise UsageError(f"--jobs takes a number from 1 on, not {jobs}")
         total, done = len(self.manifest.models), 0
-        with shown("scans", self.quiet) as seen:
+        with shown("scans", self.options.quiet) as seen:
 
             def tell(scan: scans.Scan) -> None:
                 nonlocal done
@@ -113,7 +93,7 @@ class Bench:
                 seen.say(_line(scan))
                 seen.step(done, total)
 
-            return scans.run(self.zoo, self.manifest, self.output, self.arguments, jobs=self.jobs, tell=tell)
+            return scans.run(self.zoo, self.manifest, self.output, arguments, jobs=jobs, tell=tell)
 
     def _write(
         self, name: str, said: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: str, picture: bytes | None
@@ -138,9 +118,9 @@ class Bench:
             if picture is not None:
                 write_bytes(folder / "plot.png", picture)
 
-    def _tell(self, said: Mapping[str, Any], text: str, as_json: bool) -> int:
-        typer.echo(json.dumps(plain(dict(said)), indent=1) if as_json else text)
-        if not self.quiet:
+    def _tell(self, said: Mapping[str, Any], text: str) -> int:
+        typer.echo(json.dumps(plain(dict(said)), indent=1) if self.options.json else text)
+        if not self.options.quiet:
             typer.echo(f"written to {self.output / said['bench']}", err=True)
         return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -74,6 +75,7 @@ class Parts:
     test: Images | None = field(default=None, compare=False, repr=False)
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    tracks: tuple[str, ...] | None = None  # of the training images: those of one track show the same thing
 
 
 def sha256(*arrays: np.ndarray) -> str:
@@ -126,20 +128,26 @@ def assembled(name: str, parts: Parts, seed: int) -> Dataset:
     """A data set of what was read; a test part drawn by the seed where there was none, classes numbered if unnamed."""
     train, test, notes = parts.train, parts.test, parts.notes
     if test is None:
-        train, test = split(name, *train, seed)
+        train, test = split(name, *train, seed, parts.tracks)
         notes = (*notes, f"{TEST_SHARE:.0%} of the images are the test part, drawn by seed {seed}")
     highest = max((int(labels.max()) for _, labels in (train, test) if len(labels)), default=0)
     names = parts.class_names or tuple(str(label) for label in range(highest + 1))
     return Dataset(name, *train, *test, names, notes)
 
 
-def split(name: str, images: np.ndarray, labels: np.ndarray, seed: int) -> tuple[Images, Images]:
-    """Images put into a training and a test part by the seed, each class in proportion."""
+def split(
+    name: str, images: np.ndarray, labels: np.ndarray, seed: int, tracks: Sequence[str] | None = None
+) -> tuple[Images, Images]:
+    """Images put into a training and a test part by the seed, each class in proportion, no track in both."""
     if len(images) < 2:
         raise UsageError(f"{printable(name)}: {len(images)} image cannot be a training and a test part; give more")
-    order = np.random.default_rng(seed).permutation(len(labels))
-    rank, size = ranks(labels[order])
-    cut = max(1, round(TEST_SHARE * len(labels)))
-    tests = np.zeros(len(labels), dtype=bool)
-    tests[order[np.argsort((rank + 0.5) / size, kind="stable")[:cut]]] = True
+    names, track = np.unique(np.arange(len(labels)) if tracks is None else np.array(tracks), return_inverse=True)
+    if len(names) < 2:
+        raise UsageError(f"{printable(name)}: all images are of one track; give some of another, or a test part")
+    of_class = np.empty(len(names), dtype=np.int64)
+    of_class[track] = labels
+    order = np.random.default_rng(seed).permutation(len(names))
+    rank, size = ranks(of_class[order])
+    cut = max(1, round(TEST_SHARE * len(names)))
+    tests = np.isin(track, order[np.argsort((rank + 0.5) / size, kind="stable")[:cut]])
     return (images[~tests], labels[~tests]), (images[tests], labels[tests])

@@ -53,8 +53,13 @@ def read(path: Path, training: Path, side: int | None = None) -> Parts:
     notes = (f"cropped to the sign by the lists' regions and resized to {side}x{side}",)
     tests, why = _test_rows(path)
     if not tests:
-        return Parts(train, None, CLASS_NAMES, (*notes, why))
+        return Parts(train, None, CLASS_NAMES, (*notes, why), _tracks(rows))
     return Parts(train, _kept(tests, side, printable(path / _TEST)), CLASS_NAMES, notes)
+
+
+def _tracks(rows: list[_Row]) -> tuple[str, ...]:
+    """Of each image, the sign it shows: a file's name is the number of the sign, then that of the photograph."""
+    return tuple(f"{row.label} {row.file.name.partition('_')[0]}" for row in rows)
 
 
 def _test_rows(path: Path) -> tuple[list[_Row], str]:

@@ -27,6 +27,7 @@ TITLES = {
     "called_backdoored": "called backdoored",
     "repaired": "repaired",
     "mean_probability": "mean probability",
+    "inconclusive": "inconclusive",
     "failed": "failed",
     "seconds": "median s",
 }
@@ -73,15 +74,19 @@ def interval(bounds: Sequence[float] | None) -> str:
     return "" if bounds is None else f"{number(float(bounds[0]))} to {number(float(bounds[1]))}"
 
 
+def _spread(found: Mapping[str, float | None]) -> str:
+    known = found["median"] is not None
+    return f"median {number(found['median'])}, most {number(found['most'])}" if known else "not known"
+
+
 def detection(summary: Mapping[str, Any], zoo: str, how: str) -> str:
     """table.md of a bench of detection."""
-    seconds, memory = summary["seconds"], summary["memory_mib"]
     parts = [
         f"# Detection on {zoo}\n",
         f"{summary['models']} models, {summary['clean']} clean and {summary['trojaned']} trojaned; {how}.",
-        f"{summary['failed']} scans failed; {summary['without_probability']} models without a probability: 0.5.",
-        f"Seconds a model: median {number(seconds['median'])}, most {number(seconds['most'])}. "
-        f"Peak memory, MiB: median {number(memory['median'])}, most {number(memory['most'])}.\n",
+        f"{summary['inconclusive']} verdicts are inconclusive, {summary['failed']} scans failed; "
+        f"{summary['without_probability']} models have no probability and count as 0.5.",
+        f"Seconds a model: {_spread(summary['seconds'])}. Peak memory, MiB: {_spread(summary['memory_mib'])}.\n",
         measures(summary["measures"]),
         "An attack's AUC is against all clean models.\n",
         kinds("attack", summary["by_attack"]),
