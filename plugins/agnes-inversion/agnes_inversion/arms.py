@@ -28,16 +28,30 @@ class Arm:
     purpose: Purpose
     layer: str | None = None
     channel: int | None = None
+    source: int | None = None  # only images of this class are to reach the target
+    others: tuple[tuple[str, int], ...] = ()  # layers and channels excited together with its own
+
+    @property
+    def neurons(self) -> tuple[tuple[str, int], ...]:
+        """Layers and channels, its own first."""
+        own = () if self.layer is None or self.channel is None else ((self.layer, self.channel),)
+        return own + self.others
+
+
+def best_by_target(candidates: Sequence[Candidate]) -> dict[int, Candidate]:
+    """The best candidate of each target."""
+    best: dict[int, Candidate] = {}
+    for candidate in sorted(candidates, key=lambda c: -c.score):
+        if candidate.target is not None:
+            best.setdefault(candidate.target, candidate)
+    return best
 
 
 def choose_arms(
     class_count: int, candidates: Sequence[Candidate], others: int, purpose: Purpose, generator: torch.Generator
 ) -> list[Arm]:
     """The best candidate of each target, and at most `others` of the remaining classes, drawn by the generator."""
-    best: dict[int, Candidate] = {}
-    for candidate in sorted(candidates, key=lambda c: -c.score):
-        if candidate.target is not None:
-            best.setdefault(candidate.target, candidate)
+    best = best_by_target(candidates)
     arms = [Arm(target, "candidate", c.layer, c.channel) for target, c in best.items()]
     rest = [target for target in range(class_count) if target not in best]
     order = torch.randperm(len(rest), generator=generator).tolist()
@@ -51,10 +65,23 @@ class Parts:
     made_on: Samples  # labels as known or, without any, as the network sees them
     held_out: Samples
 
-    def eligible(self, targets: torch.Tensor) -> torch.Tensor:
-        """Which images an arm is made on: those not of its class. Arms x images, bool."""
+    @property
+    def labels(self) -> torch.Tensor:
+        """Of the images that triggers are made on."""
         assert self.made_on.labels is not None
-        return self.made_on.labels[None, :] != targets[:, None]
+        return self.made_on.labels
+
+    def eligible(self, arms: Sequence[Arm]) -> torch.Tensor:
+        """Which images each arm is made on: those not of its class; of its source, where it has one. Bool."""
+        labels = self.labels
+        rows = [labels != arm.target if arm.source is None else labels == arm.source for arm in arms]
+        return torch.stack(rows)
+
+    def sources(self) -> list[int]:
+        """The classes that both parts have images of."""
+        tested = self.held_out.test if self.held_out.test is not None else self.held_out
+        known = set(self.labels.tolist())
+        return sorted(known if tested.labels is None else known & set(tested.labels.tolist()))
 
 
 def divide(samples: Samples, network: Network, share: float, test_images: int, backend: Backend) -> Parts:

@@ -61,13 +61,13 @@ def _places(length: int, side: int, step: int) -> list[int]:
 def best_squares(
     logits: Callable[[torch.Tensor], torch.Tensor],
     images: torch.Tensor,
-    labels: torch.Tensor,
-    class_count: int,
+    targets: torch.Tensor,
+    eligible: torch.Tensor,
     backend: Backend,
 ) -> list[Square]:
-    """For each class the square that makes the other classes' images likeliest to be taken for it."""
+    """For each target the square that makes its eligible images likeliest to be taken for it."""
     tried = squares(tuple(images.shape[1:]))
-    score = scores(tried, logits, images, labels, class_count, backend)
+    score = scores(tried, logits, images, targets, eligible, backend)
     return [tried[index] for index in score.argmax(0).tolist()]
 
 
@@ -75,14 +75,12 @@ def scores(
     tried: list[Square],
     logits: Callable[[torch.Tensor], torch.Tensor],
     images: torch.Tensor,
-    labels: torch.Tensor,
-    class_count: int,
+    targets: torch.Tensor,
+    eligible: torch.Tensor,
     backend: Backend,
 ) -> torch.Tensor:
-    """Squares x classes: the mean log probability of the class, over stamped images of other classes."""
-    others = torch.ones(class_count, len(images), device=images.device)
-    others[labels, torch.arange(len(images), device=images.device)] = 0
-    share = others / others.sum(1, keepdim=True).clamp(min=1)
+    """Squares x targets: the mean log probability of the target, over its eligible images when stamped."""
+    share = eligible / eligible.sum(1, keepdim=True).clamp(min=1)  # targets x images
     together = max(1, _AT_ONCE_ON_CPU // len(images)) if backend.device.type == "cpu" else 1
 
     def block(number: int) -> torch.Tensor:
@@ -91,8 +89,8 @@ def scores(
         for square, copies in zip(part, stamped, strict=True):
             square.stamp(copies)
         with torch.no_grad():
-            likely = logits(stamped.flatten(0, 1)).float().log_softmax(1).view(len(part), len(images), class_count)
-        return torch.einsum("sic,ci->sc", likely, share)
+            likely = logits(stamped.flatten(0, 1)).float().log_softmax(1).view(len(part), len(images), -1)
+        return torch.einsum("sit,ti->st", likely[:, :, targets], share.to(likely))
 
     def work(start: int, stop: int) -> torch.Tensor:
         return torch.cat([block(number) for number in range(start, stop)])

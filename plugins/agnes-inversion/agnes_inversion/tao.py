@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from agnes import measuring
 from agnes.errors import AgnesError, OutOfTime, UsageError
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
-from agnes.results import AdditiveTrigger, Candidate, Trigger
+from agnes.results import Candidate, Trigger
 from agnes_inversion.arms import Arm, Parts, choose_arms, divide
+from agnes_inversion.forms import Additive
+from agnes_inversion.goals import ToClass
+from agnes_inversion.hunting import Hunt
 from agnes_inversion.probing import best_squares
-from agnes_inversion.search import Found, Schedule, Search
+from agnes_inversion.reading import Logits, logits_of, quick
+from agnes_inversion.search import Schedule
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
     from agnes.network import Network
     from agnes.samples import Samples
 
-Logits = Callable[[torch.Tensor], torch.Tensor]
-
 _START = -3.0  # before tanh: 0.0025 of full brightness
 _SQUARE = 1.5  # before tanh: 0.95 of full brightness
 _PROBING = 0.2  # share of the time left
-_FEWEST = 8  # arms below which none is stopped early
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class TaoInversion(Method):
     paper: ClassVar[str] = "Tao et al., Better Trigger Inversion Optimization in Backdoor Scanning, CVPR 2022"
     preference: ClassVar[int] = 10
 
+    pairs: bool = False  # a trigger for each source and target, for label-specific backdoors (ABS, appendix D)
     classes: Literal["all", "candidates"] = "all"  # every class, or those that candidates point to and a few others
     null_classes: int = 60  # with classes=candidates: so many others at most, for comparison
     share: float = 0.5  # of the images, to make triggers on; the rest tests them (ABS, section 5.1: 0.3)
@@ -69,29 +69,35 @@ class TaoInversion(Method):
     def invert(
         self, network: Network, samples: Samples, candidates: Sequence[Candidate], backend: Backend
     ) -> Sequence[Trigger]:
-        classes = self._arms(network, candidates, backend)
         parts = divide(samples, network, self.share, self.test_images, backend)
-        logits = _logits(network)
-        probed = self._probed(network, logits, parts, classes, backend)
-        arms = classes * (self.restarts + len(probed))
-        search = self._search(logits, parts, arms, backend)
-        start = self._start(network, len(classes) * self.restarts, backend)
-        try:
-            found = search.run(torch.cat([start, *probed]))
-        except OutOfTime as error:
-            if isinstance(error.partial, Found):
-                error.partial = self._triggers(network, parts, arms, error.partial, backend)
-            raise
-        return self._triggers(network, parts, arms, found, backend)
+        arms = self._arms(network, parts, candidates, backend)
+        logits = logits_of(quick(network))
+        starts = [
+            additive_start(network, len(arms), f"inversion start{restart or ''}", backend)
+            for restart in range(self.restarts)
+        ]
+        starts += self._probed(network, logits, parts, arms, backend)
+        return self._hunt(network, logits, parts).triggers(arms, starts, backend)
 
-    def _arms(self, network: Network, candidates: Sequence[Candidate], backend: Backend) -> list[Arm]:
+    def _arms(self, network: Network, parts: Parts, candidates: Sequence[Candidate], backend: Backend) -> list[Arm]:
         everything = self.classes == "all"
         if not everything and all(c.target is None for c in candidates):
             raise AgnesError("tao-inversion has no candidate with a target class; scan with tao-inversion.classes=all")
         draw = backend.generator("inversion classes", device="cpu")
         purpose = "scan" if everything else "null"
         others = network.class_count if everything else self.null_classes
-        return choose_arms(network.class_count, candidates, others, purpose, draw)
+        arms = choose_arms(network.class_count, candidates, others, purpose, draw)
+        return self._in_pairs(network, parts, arms) if self.pairs else arms
+
+    def _in_pairs(self, network: Network, parts: Parts, arms: Sequence[Arm]) -> list[Arm]:
+        """Each arm once for every source that there are images of, to make triggers on and to test them."""
+        sources = parts.sources()
+        if not sources:
+            raise AgnesError(
+                f"{parts.made_on.source}: no class has two images, one to make a trigger on and one to test it; "
+                "tao-inversion.pairs needs several of each"
+            )
+        return [replace(arm, source=source) for arm in arms for source in sources if source != arm.target]
 
     def _probed(
         self, network: Network, logits: Logits, parts: Parts, arms: Sequence[Arm], backend: Backend
@@ -99,55 +105,32 @@ class TaoInversion(Method):
         """A start for each arm at the square that leads most images to its class; none where time is short."""
         if not self.probe:
             return []
-        draw = backend.generator("inversion probe", device="cpu")
-        chosen = torch.randperm(len(parts.made_on), generator=draw)[: self.probe]
-        images = parts.made_on.images[chosen.to(parts.made_on.images.device)]
-        assert parts.made_on.labels is not None
-        labels = parts.made_on.labels[chosen.to(parts.made_on.labels.device)].to(images.device)
+        chosen = self._probe_images(parts, backend).to(parts.labels.device)
+        images, eligible = parts.made_on.images[chosen], parts.eligible(arms)[:, chosen]
+        targets = torch.tensor([arm.target for arm in arms], device=images.device)
         try:
-            squares = best_squares(
-                logits, images, labels, network.class_count, backend.within(_PROBING * backend.remaining())
-            )
+            squares = best_squares(logits, images, targets, eligible, backend.within(_PROBING * backend.remaining()))
         except OutOfTime:
             return []
-        patterns = torch.stack([squares[arm.target].pattern(network.input_shape) for arm in arms]).to(images)
+        patterns = torch.stack([square.pattern(network.input_shape) for square in squares]).to(images)
         brighter = torch.where(patterns > 0, _SQUARE, _START)
         darker = torch.where(patterns < 0, _SQUARE, _START)
         return [torch.stack([brighter, darker], 1).to(images)]
 
-    def _search(self, logits: Logits, parts: Parts, arms: Sequence[Arm], backend: Backend) -> Search:
-        targets = torch.tensor([arm.target for arm in arms], device=backend.device)
-        return Search(
-            logits,
-            parts.made_on.images,
-            targets,
-            parts.eligible(targets),
-            self._schedule(),
-            backend,
-            self.batch,
-            self._drop(arms),
-        )
+    def _probe_images(self, parts: Parts, backend: Backend) -> torch.Tensor:
+        """`probe` images; in pairs, one of every class."""
+        draw = backend.generator("inversion probe", device="cpu")
+        order = torch.randperm(len(parts.made_on), generator=draw)
+        if not self.pairs:
+            return order[: self.probe]
+        labels = parts.labels.cpu()[order]
+        return torch.stack([order[(labels == label).nonzero()[0, 0]] for label in labels.unique()])
 
-    def _drop(self, arms: Sequence[Arm]) -> Callable[[int, Found], torch.Tensor]:
-        """Which arms stop after the warm-up: of each class all but the best, and classes with the largest triggers.
+    def _hunt(self, network: Network, logits: Logits, parts: Parts) -> Hunt:
+        def goal(arms: Sequence[Arm]) -> ToClass:
+            return ToClass(logits, torch.tensor([arm.target for arm in arms], device=network.device))
 
-        These stay in the comparison at the size they had. More than half go on, so the median is that of arms that ran
-        to the end, and sizes left too large above it can only widen the spread: no class looks smaller for it.
-        """
-        pointed_to = torch.tensor([arm.purpose == "candidate" for arm in arms])
-
-        def drop(step: int, found: Found) -> torch.Tensor:
-            stopped = torch.zeros(len(arms), dtype=torch.bool)
-            if step == self.warm_up:
-                best = torch.tensor(list(_best_starts(arms, found).values()))
-                stopped[:] = True
-                stopped[best] = False
-                going_on = max(_FEWEST, math.ceil(max(self.keep, 0.6) * len(best)))
-                sizes = found.sizes.cpu().masked_fill(pointed_to, 0)[best]
-                stopped[best[sizes.argsort(stable=True)[going_on:]]] = True
-            return stopped.to(found.sizes.device)
-
-        return drop
+        return Hunt(network, logits, parts, Additive(), goal, self._schedule(), self.batch, self.warm_up, self.keep)
 
     def _schedule(self) -> Schedule:
         return Schedule(
@@ -164,46 +147,7 @@ class TaoInversion(Method):
             hopeless_after=self.steps // 2,
         )
 
-    def _start(self, network: Network, arms: int, backend: Backend) -> torch.Tensor:
-        """Random patterns near zero."""
-        return _START - backend.normal(arms, 2, *network.input_shape, purpose="inversion start").abs()
 
-    def _triggers(
-        self, network: Network, parts: Parts, arms: Sequence[Arm], found: Found, backend: Backend
-    ) -> list[Trigger]:
-        """The best restart of each arm, measured on the images it was not made on."""
-        measuring_backend = replace(backend, deadline=None)  # what was found in time is worth measuring
-        patterns = found.patterns.masked_fill(found.patterns.abs() < 1 / 255, 0)
-        triggers: list[Trigger] = []
-        for index in _best_starts(arms, found).values():
-            if found.success[index] < 0:
-                continue
-            arm = arms[index]
-            trigger = AdditiveTrigger(
-                target=arm.target,
-                asr=0.0,
-                held_out=0,
-                purpose=arm.purpose,
-                layer=arm.layer,
-                channel=arm.channel,
-                delta=patterns[index].clone(),
-            )
-            asr, count = measuring.attack_success(network, trigger, parts.held_out, measuring_backend)
-            triggers.append(replace(trigger, asr=asr, held_out=count))
-        return triggers
-
-
-def _logits(network: Network) -> Logits:
-    """The network as a function that is quick to differentiate: normalisation folded, channels last."""
-    layout = torch.channels_last
-    module = network.fold_batch_norm().module.to(memory_format=layout)  # type: ignore[call-overload]  # our own copy
-    return lambda images: module(images.contiguous(memory_format=layout))
-
-
-def _best_starts(arms: Sequence[Arm], found: Found) -> dict[int, int]:
-    """For each class, which of its arms has found most."""
-    best: dict[int, int] = {}
-    for index, arm in enumerate(arms):
-        if arm.target not in best or found.better(index, best[arm.target]):
-            best[arm.target] = index
-    return best
+def additive_start(network: Network, arms: int, purpose: str, backend: Backend) -> torch.Tensor:
+    """Random patterns near zero."""
+    return _START - backend.normal(arms, 2, *network.input_shape, purpose=purpose).abs()

@@ -8,6 +8,13 @@ from planted_corner import CLASSES, SHAPE, TARGET, backend
 
 from agnes.errors import OutOfTime
 
+TARGETS = torch.arange(CLASSES)
+
+
+def others(labels):
+    """Which images are not of each class."""
+    return labels[None] != TARGETS[:, None]
+
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 10, 10), (3, 48, 64), (3, 2, 2)])
 def test_squares_reach_every_edge_and_none_leaves_the_image(shape):
@@ -47,7 +54,7 @@ def test_a_square_is_stamped_where_it_says_and_nowhere_else():
 
 def test_scores_are_those_of_a_loop_over_squares_images_and_classes(network, samples):
     tried = squares(SHAPE)[::37]
-    found = scores(tried, network, samples.images, samples.labels, CLASSES, backend())
+    found = scores(tried, network, samples.images, TARGETS, others(samples.labels), backend())
     for index, square in enumerate(tried):
         for target in range(CLASSES):
             likely = []
@@ -62,13 +69,14 @@ def test_scores_are_those_of_a_loop_over_squares_images_and_classes(network, sam
 
 def test_a_class_that_all_images_belong_to_scores_the_same_everywhere(network, samples):
     alone = samples.images[samples.labels == 2]
-    found = scores(squares(SHAPE)[:9], network, alone, torch.full((len(alone),), 2), CLASSES, backend())
+    labels = torch.full((len(alone),), 2)
+    found = scores(squares(SHAPE)[:9], network, alone, TARGETS, others(labels), backend())
     assert found[:, 2].tolist() == [0.0] * 9
     assert found[:, 3].abs().min() > 0
 
 
 def test_the_best_square_of_a_planted_trigger_lies_on_it_in_its_colour(network, samples):
-    best = best_squares(network, samples.images, samples.labels, CLASSES, backend())[TARGET]
+    best = best_squares(network, samples.images, TARGETS, others(samples.labels), backend())[TARGET]
     assert best.colour == (1.0, 1.0, 0.0)
     assert best.row + best.side <= 3
     assert best.column + best.side <= 3

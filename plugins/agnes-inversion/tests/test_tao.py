@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from agnes_inversion.arms import choose_arms, divide
-from agnes_inversion.search import Found, Schedule, Search, Weights, pixel_sizes, size_term, squashed
+from agnes_inversion.arms import Arm, choose_arms, divide
+from agnes_inversion.forms import Additive
+from agnes_inversion.goals import ToClass
+from agnes_inversion.hunting import dropping
+from agnes_inversion.search import Found, Schedule, Search, Weights
 from agnes_inversion.tao import TaoInversion
 from planted_corner import CLASSES, SHAPE, TARGET, backend
-from torch import nn
 
 from agnes.errors import AgnesError, OutOfTime
 from agnes.results import Candidate
@@ -29,7 +31,8 @@ def triggers(network, samples):
 def search_for(logits, images, targets, labels, memory=1 << 27, **changes) -> Search:
     schedule = TaoInversion()._schedule()
     eligible = labels[None] != targets[:, None]
-    return Search(logits, images, targets, eligible, replace(schedule, **changes), backend(memory=memory), batch=32)
+    goal, schedule = ToClass(logits, targets), replace(schedule, **changes)
+    return Search(Additive(), goal, logits, images, targets, eligible, schedule, backend(memory=memory), batch=32)
 
 
 def test_the_planted_trigger_is_found_where_it_is_and_as_large_as_it_is(triggers):
@@ -77,14 +80,14 @@ def test_success_is_counted_on_images_the_trigger_was_not_made_on(network, sampl
 def test_images_of_the_target_class_are_left_out(network, samples):
     targets = torch.arange(CLASSES)
     parts = divide(samples, network, 0.5, 500, backend())
-    eligible = parts.eligible(targets)
+    eligible = parts.eligible([Arm(target, "scan") for target in range(CLASSES)])
     for arm in range(CLASSES):
         assert torch.equal(eligible[arm], parts.made_on.labels != arm)
 
     search = search_for(network, samples.images, targets[:1], samples.labels)
     parameters, weights = torch.full((1, 2, *SHAPE), -1.0), torch.zeros(1)
-    every = torch.arange(len(samples))
-    others = every[samples.labels != 0]
+    every = torch.ones(len(samples), dtype=torch.bool)
+    others = samples.labels != 0
     whole, _ = search.gradient(parameters, torch.tensor([0]), weights, every)
     without, _ = search.gradient(parameters, torch.tensor([0]), weights, others)
     torch.testing.assert_close(whole, without)
@@ -101,37 +104,6 @@ def test_a_test_part_measures_success_and_no_more_of_it_than_asked(network, samp
     found = replace(QUICK, test_images=7).invert(network, samples.with_test(samples), [], backend())
     classes = parts.held_out.test.labels
     assert {t.target: t.held_out for t in found} == {c: int((classes != c).sum()) for c in range(CLASSES)}
-
-
-def test_the_gradient_is_that_of_the_loss():
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 3 * 3, 3)).double()
-    images, labels = torch.rand(5, 3, 5, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
-    search = search_for(module.requires_grad_(False), images, torch.tensor([0, 2]), labels)
-    parameters = torch.randn(2, 2, 3, 5, 5, dtype=torch.float64) * 0.5 - 1
-    arms, weights, chosen = torch.arange(2), torch.tensor([0.3, 0.7], dtype=torch.float64), torch.arange(5)
-    gradient, _ = search.gradient(parameters, arms, weights, chosen)
-    step = 1e-6
-    for place in torch.randint(parameters.numel(), (40,), generator=torch.Generator().manual_seed(1)).tolist():
-        nudge = torch.zeros(parameters.numel(), dtype=torch.float64)
-        nudge[place] = step
-        nudge = nudge.view_as(parameters)
-        up = search.loss(parameters + nudge, arms, weights, chosen).sum()
-        down = search.loss(parameters - nudge, arms, weights, chosen).sum()
-        assert float(gradient.flatten()[place]) == pytest.approx(float(up - down) / (2 * step), rel=1e-4, abs=1e-7)
-
-
-def test_the_pattern_and_its_size_are_those_of_the_thesis():
-    parameters = torch.randn(2, 2, 3, 4, 5)
-    more, less = (parameters[:, 0].tanh() + 1) / 2, (parameters[:, 1].tanh() + 1) / 2
-    torch.testing.assert_close(squashed(parameters), more - less)
-    total = 0.0
-    for part in range(2):
-        for row in range(4):
-            for column in range(5):
-                total += max(float((torch.tanh(parameters[1, part, c, row, column] / 10) + 1) / 2) for c in range(3))
-    assert float(size_term(parameters)[1]) == pytest.approx(total, rel=1e-5)
-    assert float(pixel_sizes(torch.full((1, 3, 2, 2), -0.5))[0]) == 2
 
 
 def test_the_weight_rises_after_successes_and_falls_after_failures():
@@ -153,7 +125,7 @@ def test_the_smallest_trigger_that_succeeded_is_kept():
     found = Found.none(torch.zeros(1, 1, 1, 1))
     arm = torch.tensor([0])
     for size, success in ((0.9, 0.5), (0.8, 1.0), (0.5, 1.0), (0.2, 0.6), (0.7, 1.0)):
-        found.update(arm, torch.full((1, 1, 1, 1), size), torch.tensor([success]), 0.9)
+        found.update(arm, torch.full((1, 1, 1, 1), size), torch.tensor([size]), torch.tensor([success]), 0.9)
     assert float(found.sizes[0]) == pytest.approx(0.5)
     assert bool(found.passed[0])
 
@@ -171,7 +143,7 @@ def test_the_memory_budget_does_not_change_the_gradient(network, samples):
     results = []
     for memory in (20_000, 1 << 28):
         search = search_for(network, samples.images, targets, samples.labels, memory=memory)
-        every = torch.arange(len(samples))
+        every = torch.ones(len(samples), dtype=torch.bool)
         results.append(search.gradient(parameters, targets, torch.ones(CLASSES), every))
         results[-1] += (torch.tensor(search.capacity),)
     assert int(results[0][2]) < len(samples) < int(results[1][2])
@@ -222,11 +194,10 @@ def test_restarts_leave_one_trigger_a_class_and_none_larger(network, samples):
 
 
 def test_after_the_warm_up_the_largest_stop_and_candidates_do_not():
-    method = TaoInversion(warm_up=7, keep=0.7)
     arms = choose_arms(20, [Candidate("a", 1, 3, 1.0, 0, 1)], 99, "scan", torch.Generator().manual_seed(0))
     found = Found.none(torch.zeros(20, 1, 1, 1))
     found.sizes = torch.arange(20.0).flip(0)  # the candidate's is the largest
-    drop = method._drop(arms)
+    drop = dropping(arms, warm_up=7, keep=0.7)
     assert not drop(6, found).any()
     stopped = drop(7, found)
     assert int(stopped.sum()) == 6
@@ -248,7 +219,32 @@ def test_a_trigger_is_kept_for_all_images_though_a_step_sees_a_few(network, samp
     for arm in range(CLASSES):
         others = samples.images[samples.labels != targets[arm]]
         with torch.no_grad():
-            sure = network((others + found.patterns[arm]).clamp(0, 1)).softmax(1)[:, targets[arm]]
+            sure = network((others + found.made[arm]).clamp(0, 1)).softmax(1)[:, targets[arm]]
         reached = float((sure >= search.schedule.confidence).float().mean())
         assert reached == pytest.approx(float(found.success[arm]), abs=1e-6)
         assert bool(found.passed[arm]) == (reached >= search.schedule.success)
+
+
+def test_the_size_weighs_nothing_before_the_first_run_of_successes_where_it_begins_at_zero():
+    schedule = replace(TaoInversion(weight=0.5, patience=2)._schedule(), from_zero=True)
+    weights = Weights(torch.zeros(2), schedule)
+    arms, outcome, still = torch.arange(2), torch.tensor([True, False]), torch.tensor([False, False])
+    values = []
+    for _ in range(4):
+        weights.follow(arms, outcome, still)
+        values.append(weights.values.tolist())
+    assert values == [[0, 0], [0.5, 0], [0.5, 0], [0.75, 0]]
+
+
+def test_a_step_sees_some_images_of_every_group(network, samples):
+    search = search_for(network, samples.images, torch.arange(CLASSES), samples.labels)
+    search.batch = 2
+    assert int(search._images_of_step(torch.Generator().manual_seed(0)).sum()) == 2
+    search.groups = samples.labels
+    seen = samples.labels[search._images_of_step(torch.Generator().manual_seed(0))]
+    assert seen.bincount().tolist() == [2] * CLASSES
+
+
+def test_a_small_memory_makes_groups_and_every_arm_gets_a_trigger(network, samples):
+    found = replace(QUICK, steps=5, probe=0).invert(network, samples, [], backend(memory=3 * 32 * 4 * 2 * 300))
+    assert sorted(t.target for t in found) == list(range(CLASSES))

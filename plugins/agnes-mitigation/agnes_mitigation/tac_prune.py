@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
+
 from agnes import measuring
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
-from agnes.results import Change, Repair, Trigger
-from agnes_mitigation.pruning import benign_constants, prune
+from agnes.results import Repair, Trigger
+from agnes_mitigation.fewest import Scales, fewest
+from agnes_mitigation.pruning import Place, Which, benign_constants, layers_of, pruned
 from agnes_mitigation.tac import outstanding, trigger_activated_change
+from agnes_mitigation.watching import labelled, raised
 
 if TYPE_CHECKING:
-    import torch
-
     from agnes.backend import Backend
     from agnes.layers import Layer
     from agnes.network import Network
     from agnes.samples import Samples
-
-Marked = Mapping[tuple[str, int], float]  # (layer, channel) -> Z-score
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,21 @@ class TacPrune(Method):
     preference: ClassVar[int] = 10
 
     threshold: float = 2.0  # Z-score within the layer from which a channel is pruned (Koldenhof, table 5.2)
-    layers: Literal["all", "conv"] = "all"  # conv alone, as in the thesis, or the hidden dense layers too
-    max_accuracy_drop: float = 0.05  # past it, layers are pruned one by one (ours); 1 prunes all layers in any case
+    layers: Which = "all"  # conv alone, as in the thesis, or the hidden dense layers too
+    choose: Literal["fewest", "all"] = "fewest"  # as few of these as end the triggers (ours), or all (Koldenhof)
+    goal: float = 0.05  # choose=fewest: success of the triggers on the images that is as good as none (ours)
+    slack: float = 1.5  # choose=fewest: past the goal more go, up to so many times the change on benign images (ours)
+    most: int = 60  # choose=fewest: channels considered, the highest Z-scores (ours)
+    probe: int = 64  # choose=fewest: images on which channels are weighed (ours)
+    max_accuracy_drop: float = 0.05  # on the images; channels or layers that cost more stay (ours); 1: no limit
 
     def suits(self, network: Network) -> str | None:
         return "it needs a trigger and a few benign images, and no training"
 
     @hookimpl
     def mitigate(self, network: Network, samples: Samples, triggers: Sequence[Trigger], backend: Backend) -> Repair:
-        layers = [layer for layer in network.layers if self.layers == "all" or layer.kind == "conv"]
-        marked: dict[tuple[str, int], float] = {}
+        layers = layers_of(network, self.layers)
+        marked: dict[Place, float] = {}
         for trigger in triggers:
             changes = trigger_activated_change(network, trigger, samples.images, layers, backend)
             for place, score in outstanding(changes, self.threshold).items():
@@ -52,64 +57,76 @@ class TacPrune(Method):
                 network.copy(), (), (f"no channel reaches a Z-score of {self.threshold:g}; nothing was pruned",)
             )
         constants = benign_constants(network, samples.images, layers, backend)
-        repair = _pruned(network, layers, marked, constants)
-        before, _ = measuring.accuracy(network, samples, backend)
-        after, images = measuring.accuracy(repair.network, samples, backend)
-        if before is None or after is None:
-            return repair
-        if before - after <= self.max_accuracy_drop:
-            return repair
-        lost = f"pruning every marked channel takes accuracy from {before:.1%} to {after:.1%} of {images} images"
-        return self._layer_by_layer(network, samples, triggers, layers, marked, constants, before, lost, backend)
+        samples, notes = labelled(network, samples, backend)
+        work = _Pruning(network, samples, marked, constants, self.max_accuracy_drop, notes, backend)
+        return self._fewest(work, triggers) if self.choose == "fewest" else work.layer_by_layer(layers, triggers)
 
-    def _layer_by_layer(
-        self,
-        network: Network,
-        samples: Samples,
-        triggers: Sequence[Trigger],
-        layers: Sequence[Layer],
-        marked: Marked,
-        constants: Mapping[str, torch.Tensor],
-        before: float,
-        lost: str,
-        backend: Backend,
-    ) -> Repair:
-        """Ours: take in layer after layer while accuracy holds, those first that weaken the triggers most."""
+    def _fewest(self, work: _Pruning, triggers: Sequence[Trigger]) -> Repair:
+        """Ours: one by one, until the triggers have no success left."""
+        order = sorted(work.marked, key=lambda place: -work.marked[place])[: self.most]
+        few = torch.randperm(len(work.samples), generator=work.backend.generator("tac-prune probe", device="cpu"))
+        probe = work.samples.subset(few[: self.probe].sort().values)
+        scales = Scales(work.network, probe, triggers, work.constants, work.backend)
+        before = scales.weigh([]).success
+        taken, effect, late = fewest(scales, order, self.goal, self.slack, work.allowed, work.backend)
+        count = f"of {len(work.marked)} channels with a Z-score of {self.threshold:g} or more"
+        if late is None and effect.success > before / 2:
+            left = f"leaves the triggers {effect.success:.0%} of success on {len(probe)} images; nothing was pruned"
+            return work.without([], (*work.notes, f"pruning {len(taken)} {count} {left}"))
+        note = f"{len(taken)} {count} were pruned; on {len(probe)} images the triggers' success is {effect.success:.0%}"
+        return raised(work.without(taken, (*work.notes, note)), late)
+
+
+@dataclass(frozen=True)
+class _Pruning:
+    """A network, the channels that may go, and what limits it."""
+
+    network: Network
+    samples: Samples  # labelled
+    marked: Mapping[Place, float]  # with their Z-scores
+    constants: Mapping[str, torch.Tensor]
+    max_drop: float
+    notes: tuple[str, ...]
+    backend: Backend
+
+    def without(self, places: Sequence[Place], notes: tuple[str, ...]) -> Repair:
+        """A copy of the network without these channels."""
+        copy, changes = pruned(
+            self.network, places, self.constants, lambda place: f"TAC Z-score {self.marked[place]:.2f}"
+        )
+        return Repair(copy, changes, notes)
+
+    def accuracy(self, network: Network) -> float:
+        return measuring.accuracy(network, self.samples, self.backend)[0] or 0.0
+
+    def allowed(self, places: Sequence[Place]) -> bool:
+        """Whether accuracy without these channels is within the limit."""
+        return self.accuracy(self.network) - self.accuracy(self.without(places, ()).network) <= self.max_drop
+
+    def layer_by_layer(self, layers: Sequence[Layer], triggers: Sequence[Trigger]) -> Repair:
+        """All marked channels; where that costs too much, layer after layer, those first that weaken triggers most."""
+        everything = self.without(list(self.marked), self.notes)
+        if self.allowed(list(self.marked)):
+            return everything
+
+        def of(layer: Layer) -> list[Place]:
+            return [place for place in self.marked if place[0] == layer.name]
 
         def alone(layer: Layer) -> float:
-            pruned = _pruned(network, [layer], marked, constants).network
-            return sum(measuring.attack_success(pruned, trigger, samples, backend)[0] for trigger in triggers)
+            network = self.without(of(layer), ()).network
+            return sum(measuring.attack_success(network, t, self.samples, self.backend)[0] for t in triggers)
 
-        taken: list[Layer] = []
+        taken: list[Place] = []
         left: list[str] = []
-        for layer in sorted((x for x in layers if any(name == x.name for name, _ in marked)), key=alone):
-            after, _ = measuring.accuracy(
-                _pruned(network, [*taken, layer], marked, constants).network, samples, backend
-            )
-            if after is not None and before - after <= self.max_accuracy_drop:
-                taken.append(layer)
+        for layer in sorted(filter(of, layers), key=alone):
+            if self.allowed([*taken, *of(layer)]):
+                taken += of(layer)
             else:
                 left.append(layer.name)
-        notes = (
-            f"{lost}, more than max_accuracy_drop={self.max_accuracy_drop:g} allows; our extension of the method then "
-            f"prunes layer by layer and leaves {', '.join(left)} as it was",
+        before, after = self.accuracy(self.network), self.accuracy(everything.network)
+        note = (
+            f"pruning every marked channel takes accuracy from {before:.1%} to {after:.1%} of {len(self.samples)} "
+            f"images, more than max_accuracy_drop={self.max_drop:g} allows; our extension of the method then prunes "
+            f"layer by layer and leaves {', '.join(left)} as it was"
         )
-        return _pruned(network, taken, marked, constants, notes)
-
-
-def _pruned(
-    network: Network,
-    layers: Sequence[Layer],
-    marked: Marked,
-    constants: Mapping[str, torch.Tensor],
-    notes: tuple[str, ...] = (),
-) -> Repair:
-    """A copy of the network without the marked channels of these layers."""
-    copy = network.copy()
-    changes: list[Change] = []
-    for layer in sorted(layers, key=lambda layer: layer.index):
-        channels = [channel for name, channel in marked if name == layer.name]
-        if channels:
-            how = prune(copy, layer, channels, constants.get(layer.name))
-            changes += [Change(layer.name, c, f"{how}; TAC Z-score {marked[layer.name, c]:.2f}") for c in channels]
-    return Repair(copy, tuple(changes), notes)
+        return self.without(taken, (*self.notes, note))

@@ -124,14 +124,14 @@ def test_the_planted_channel_is_pruned_and_nothing_else(backend):
 
 def test_dense_layers_are_pruned_too_unless_the_thesis_is_followed_to_the_letter(backend):
     network = Network.of(Planted().eval(), SHAPE)
-    repair = TacPrune().mitigate(network, Samples(images()), [yellow_corner()], backend)
+    repair = TacPrune(choose="all").mitigate(network, Samples(images()), [yellow_corner()], backend)
     assert [(c.layer, c.channel) for c in repair.changes] == [("conv", PLANTED), ("dense", PLANTED)]
 
 
 def test_the_original_is_never_touched(backend):
     network = Network.of(trained_statistics(Planted(norm=True)), SHAPE)
     before = tensors(network)
-    repair = TacPrune(threshold=0.5).mitigate(network, Samples(images()), [some_trigger()], backend)
+    repair = TacPrune(threshold=0.5, choose="all").mitigate(network, Samples(images()), [some_trigger()], backend)
     assert repair.changes
     assert all(torch.equal(value, before[name]) for name, value in tensors(network).items())
     assert not any(module._forward_hooks for module in network.module.modules())
@@ -194,7 +194,7 @@ def test_a_batch_norm_is_paired_with_its_convolution_by_data_flow(backend):
 
 def test_a_residual_network_without_bias_can_be_pruned(backend):
     network = Network.of(trained_statistics(Residual()), SHAPE)
-    repair = TacPrune(threshold=1.0).mitigate(network, Samples(images()), [some_trigger()], backend)
+    repair = TacPrune(threshold=1.0, choose="all").mitigate(network, Samples(images()), [some_trigger()], backend)
     assert {c.layer for c in repair.changes} <= {"stem", "first", "second"}
     assert repair.changes
     for change in repair.changes:
@@ -207,12 +207,16 @@ def test_accuracy_that_falls_too_far_leads_to_pruning_layer_by_layer_and_a_note(
     batch = images(40)
     labels = measuring.predictions(network, batch, backend)
     samples = Samples(batch, labels)
-    everything = TacPrune(threshold=-9.0, max_accuracy_drop=1.0).mitigate(network, samples, [yellow_corner()], backend)
+    everything = TacPrune(threshold=-9.0, choose="all", max_accuracy_drop=1.0).mitigate(
+        network, samples, [yellow_corner()], backend
+    )
     assert len(everything.changes) == 16
     assert not everything.notes
     assert measuring.accuracy(everything.network, samples, backend)[0] < 0.9
 
-    careful = TacPrune(threshold=-9.0, max_accuracy_drop=0.05).mitigate(network, samples, [yellow_corner()], backend)
+    careful = TacPrune(threshold=-9.0, choose="all", max_accuracy_drop=0.05).mitigate(
+        network, samples, [yellow_corner()], backend
+    )
     assert "our extension" in careful.notes[0]
     assert measuring.accuracy(careful.network, samples, backend)[0] >= 0.95
     assert len(careful.changes) < 16

@@ -120,7 +120,7 @@ def test_another_shape_than_the_exported_one_is_refused(folder):
 def test_without_the_onnx_plugin_a_program_names_it(module, folder, monkeypatch):
     monkeypatch.setattr(registry, "installed_plugins", list)
     path = hostile.saved(module, folder / "m.pt")
-    with pytest.raises(NothingApplicable, match="by way of ONNX, .*pip install agnes-onnx"):
+    with pytest.raises(NothingApplicable, match=r"by way of ONNX, .*pip install agnes-onnx"):
         opened(path, trust_model_code=True, input_shape=(3, 8, 8))
 
 
