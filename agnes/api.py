@@ -33,6 +33,7 @@ def scan(
     precision: Precision = "float32",
     memory: int | None = None,  # bytes
     time_budget: float | None = None,  # seconds
+    max_accuracy_drop: float = 0.02,  # that a repair may cost before the next method is tried
     block: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
@@ -50,6 +51,7 @@ def scan(
         precision=precision,
         memory=memory,
         time_budget=time_budget,
+        max_accuracy_drop=max_accuracy_drop,
         block=tuple(block),
     )
     return engine.run(request, progress=progress)
@@ -69,6 +71,7 @@ def repair(
     precision: Precision = "float32",
     memory: int | None = None,
     time_budget: float | None = None,
+    max_accuracy_drop: float = 0.02,
     block: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
@@ -84,6 +87,7 @@ def repair(
         precision=precision,
         memory=memory,
         time_budget=time_budget,
+        max_accuracy_drop=max_accuracy_drop,
         block=tuple(block),
         findings=Path(run),
         repaired=None if output is None else Path(output),

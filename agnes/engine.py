@@ -47,6 +47,7 @@ class Request:
     block: Sequence[str] = ()
     reports: Sequence[str] = ()  # reporter plugins
     findings: Path | None = None  # the folder of an earlier run, whose findings are taken instead of a new scan
+    max_accuracy_drop: float = 0.02  # that a repair may cost before the engine tries the next method
     repaired: Path | None = None  # where the best repaired network goes; None: into the run folder
 
 
@@ -84,7 +85,7 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
         try:
             found = detect(stages, network) if earlier is None else _found_before(earlier, stages, network)
             report = _with_findings(report, found)
-            report = replace(report, repairs=mend(stages, network, found))
+            report = replace(report, repairs=mend(stages, network, found, request.max_accuracy_drop))
             report = _with_exports(report, request, registry, assigned)
         except KeyboardInterrupt:
             _finish(_interrupted(report, stages), stages, request, started, events)

@@ -16,12 +16,31 @@ if TYPE_CHECKING:
     from agnes.stages import Stages
 
 
-def mend(stages: Stages, network: Network, found: Findings) -> tuple[Repair, ...]:
-    """Repair with the triggers that convict, measure before and after, and scan again; the best repair first."""
+def mend(stages: Stages, network: Network, found: Findings, accuracy_drop: float) -> tuple[Repair, ...]:
+    """Repair with the triggers that convict, measure before and after, and scan again; the best repair first.
+
+    Where the engine chose the method, the next one is tried as long as a trigger is left or accuracy fell by more than
+    `accuracy_drop`.
+    """
     convicting = [trigger for trigger in found.triggers if trigger.convicts]
-    repairs = stages.mitigate(network, convicting, found.candidates)
-    measured = [_measured(stages, network, convicting, repair) for repair in repairs]
-    return tuple(sorted(measured, key=_merit))
+    measured: list[Repair] = []
+
+    def enough(repairs: Sequence[Repair]) -> str:
+        measured.extend(_measured(stages, network, convicting, repair) for repair in repairs[len(measured) :])
+        good = next((repair for repair in measured if _holds(repair, accuracy_drop)), None)
+        return f"not needed: {good.method} has repaired the network" if good else ""
+
+    enough(stages.mitigate(network, convicting, found.candidates, enough))
+    return tuple(sorted(measured, key=lambda repair: _merit(repair, accuracy_drop)))
+
+
+def _holds(repair: Repair, accuracy_drop: float) -> bool:
+    """Whether a repair leaves nothing to wish for: a clean re-scan, and accuracy about as before."""
+    return repair.rescan is not None and repair.rescan.status == "clean" and _lost(repair) <= accuracy_drop
+
+
+def _lost(repair: Repair) -> float:
+    return (repair.accuracy_before or 0.0) - (repair.accuracy_after or 0.0)
 
 
 def _measured(stages: Stages, network: Network, triggers: Sequence[Trigger], repair: Repair) -> Repair:
@@ -58,10 +77,10 @@ def _measure(stages: Stages, network: Network, triggers: Sequence[Trigger], repa
     )
 
 
-def _merit(repair: Repair) -> tuple[Any, ...]:
-    """What makes a repair better: no backdoor left, then less attack success, then less accuracy lost."""
+def _merit(repair: Repair, accuracy_drop: float) -> tuple[Any, ...]:
+    """What makes a repair better: no backdoor left, accuracy kept, less attack success, less accuracy lost."""
     if repair.rescan is None:  # never measured
         return (2,)
     success = max((o.after for o in repair.outcomes), default=0.0)
-    lost = (repair.accuracy_before or 0.0) - (repair.accuracy_after or 0.0)
-    return (repair.rescan.status != "clean", round(success, 2), lost)
+    kept = _lost(repair) <= accuracy_drop
+    return (repair.rescan.status != "clean", not kept, round(success, 2), _lost(repair))

@@ -32,6 +32,7 @@ class RunOptions:
     memory: str | int | None = None  # for one chunk of work, as in 512M or 4G
     time_budget: str | int | float | None = None  # as in 90, 5m or 1h
     block: tuple[str, ...] = ()  # plugins or distributions to leave out
+    max_accuracy_drop: float = 0.02  # that a repair may cost before the next method is tried
     report: tuple[str, ...] = ()  # further reports
     arch: str | None = None  # the architecture of a file that holds weights only
     mean: tuple[float, ...] = (0.0,)  # of the preprocessing
@@ -81,6 +82,7 @@ def request_of(
         time_budget=None if options.time_budget is None else duration(options.time_budget),
         block=options.block,
         reports=options.report,
+        max_accuracy_drop=options.max_accuracy_drop,
     )
 
 

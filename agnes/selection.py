@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agnes.samples import Samples
 
 NAMED = "named"
+_TRIED = 3  # repairs, where the engine chooses and one falls short
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Chosen:
     method: Any = field(repr=False)
     why: str = NAMED
     broken: str = ""  # why it cannot be used at all
+    fallback: bool = False  # run only where the methods of its stage before it fell short
 
     @property
     def needs(self) -> frozenset[str]:
@@ -160,7 +162,10 @@ def _automatic(
     broken: list[str],
     wanted: Set[str] = frozenset(),
 ) -> list[Chosen]:
-    """Of the methods of a stage that suit the network, one that a chosen method wants or else the preferred one."""
+    """Of the methods of a stage that suit the network, one that a chosen method wants or else the preferred one.
+
+    Of mitigation the next ones too, to be tried in this order.
+    """
     suitable: list[tuple[bool, int, Plugin, Any, str]] = []
     offered = offered_by(network, None) | {"labels", "test_data", "representatives", "candidates", "triggers"}
     for plugin in registry.of_stage(stage):
@@ -172,10 +177,11 @@ def _automatic(
             continue
         if why and method.needs <= offered:
             suitable.append((plugin.name in wanted, method.preference, plugin, method, why))
-    if not suitable:
-        return []
-    *_, plugin, method, why = max(suitable, key=lambda s: (s[0], s[1], s[2].name))
-    return [Chosen(plugin.name, stage, plugin.distribution, plugin.version, method, f"chosen: {why}")]
+    suitable.sort(key=lambda s: (s[0], s[1], s[2].name), reverse=True)
+    return [
+        Chosen(plugin.name, stage, plugin.distribution, plugin.version, method, f"chosen: {why}", fallback=place > 0)
+        for place, (*_, plugin, method, why) in enumerate(suitable[: _TRIED if stage == "mitigation" else 1])
+    ]
 
 
 def answer(plugin: Plugin | Chosen, question: Any, *about: Any) -> Any:

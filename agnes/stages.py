@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,9 @@ _SHARE: Mapping[str, float] = {  # of the time left when the stage begins
     "diagnosis": 0.3,
     "mitigation": 0.4,
 }
+
+
+Enough = Callable[[Sequence[Any]], str]  # of what a stage has so far -> why no fallback is needed; empty: one is
 
 
 class Stages:
@@ -85,11 +88,16 @@ class Stages:
         return self._stage("diagnosis", network, [({}, frozenset())])
 
     def mitigate(
-        self, network: Network, triggers: Sequence[Trigger], candidates: Sequence[Candidate]
+        self,
+        network: Network,
+        triggers: Sequence[Trigger],
+        candidates: Sequence[Candidate],
+        enough: Enough | None = None,
     ) -> tuple[Repair, ...]:
+        """Repairs of all methods; `enough` says, of those made so far, why no fallback is needed."""
         offered = frozenset({"triggers"} if triggers else ()) | frozenset({"candidates"} if candidates else ())
         inputs = {"triggers": tuple(triggers), "candidates": tuple(candidates)}
-        return self._stage("mitigation", network, [(inputs, offered)])
+        return self._stage("mitigation", network, [(inputs, offered)], enough)
 
     def finished(self, stage: str, results: Sequence[Any]) -> None:
         """Tell all that listens."""
@@ -98,23 +106,31 @@ class Stages:
             self.events.tell("stage_finished", stage=stage, runs=runs, results=results)
 
     def _stage(
-        self, stage: str, network: Network, inputs: Sequence[tuple[dict[str, Any], frozenset[str]]]
+        self,
+        stage: str,
+        network: Network,
+        inputs: Sequence[tuple[dict[str, Any], frozenset[str]]],
+        enough: Enough | None = None,
     ) -> tuple[Any, ...]:
         """Every method of the stage on every input it may be given."""
         methods = self.selection.of(stage)
         if not methods:
             return ()
-        started = time.monotonic()
         found: list[Any] = []
+        self.timings[stage] = 0.0
         share = self.backend.remaining() * _SHARE[stage] / len(methods)
         for chosen in methods:
+            if chosen.fallback and enough is not None and (reason := enough(found)):
+                self.runs.append(chosen.run("skipped", reason))
+                continue
+            started = time.monotonic()
             repeat = inputs if "representatives" in chosen.needs else inputs[:1]
             for given, offered in repeat:
                 run, results = self._method(chosen, network, share / len(repeat), given, offered)
                 self.runs.append(run)
                 found += results
                 self.results[stage] = tuple(found)
-        self.timings[stage] = time.monotonic() - started
+            self.timings[stage] += time.monotonic() - started
         self.finished(stage, found)
         return tuple(found)
 

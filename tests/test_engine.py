@@ -302,4 +302,4 @@ def test_a_repair_that_was_never_measured_comes_last():
     from agnes.results import Repair, TriggerOutcome, Verdict
 
     measured = Repair(None, (), rescan=Verdict("backdoored", 1.0), outcomes=(TriggerOutcome(0, 1.0, 0.9, 9),))  # type: ignore[arg-type]
-    assert sorted([Repair(None, ()), measured], key=mending._merit)[0] is measured  # type: ignore[arg-type]
+    assert sorted([Repair(None, ()), measured], key=lambda repair: mending._merit(repair, 0.02))[0] is measured  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import fakes
 import pytest
@@ -10,8 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 import agnes
-from agnes import cli, engine
+from agnes import cli, engine, mending
 from agnes.errors import AgnesError, UsageError
+from agnes.results import Change, Repair, Verdict
 
 
 @pytest.fixture
@@ -189,3 +190,75 @@ def test_python_repairs_in_one_call(scanned, tmp_path):
     report = agnes.repair(asked.model, tmp_path / "run", output=tmp_path / "clean.fake")
     assert report.repair.changes == first.repair.changes
     assert (tmp_path / "clean.fake").exists()
+
+
+# Which repairs are tried ---------------------------------------------------------------------------------------------
+
+
+def mender(name, preference, accuracy=1.0):
+    """A plugin whose repaired copy is as it was, or puts all images into one class."""
+
+    @dataclass(frozen=True)
+    class Mends(fakes.FakeMitigation):
+        """Repairs, or ruins."""
+
+        @agnes.hookimpl
+        def mitigate(self, network):
+            copy = network.copy()
+            if accuracy < 1:
+                with torch.no_grad():
+                    for parameter in copy.module.parameters():
+                        parameter.zero_()
+            return Repair(copy, (Change(network.layers[0].name, 0, "mended"),))
+
+    Mends.preference = preference
+    return fakes.plugin(name, "mitigation", Mends)
+
+
+def scan_with(menders, tmp_path, monkeypatch, rescans, *methods, **options):
+    """A run of a backdoored network whose re-scans end as told, in this order; how each mender went."""
+    verdicts = iter(rescans)
+    monkeypatch.setattr(mending.judging, "after_repair", lambda *a: Verdict(next(verdicts), 0.5))
+    house = [plugin for plugin in fakes.whole_house() if plugin.stage != "mitigation"]
+    with fakes.installed(*house, *menders):
+        report = engine.run(request(tmp_path, *methods, **options))
+    assert report.verdict.status == "backdoored"
+    return report, [(run.name, run.status, run.reason) for run in report.methods if run.stage == "mitigation"]
+
+
+MENDERS = [mender("first", 9), mender("second", 7), mender("third", 5), mender("fourth", 1)]
+
+
+def test_where_the_first_repair_holds_no_other_is_tried(tmp_path, monkeypatch):
+    report, went = scan_with(MENDERS, tmp_path, monkeypatch, ["clean"], "needy")
+    because = "not needed: first has repaired the network"
+    assert went == [("first", "ok", ""), ("second", "skipped", because), ("third", "skipped", because)]
+    assert [repair.method for repair in report.repairs] == ["first"]
+
+
+def test_the_next_is_tried_while_a_trigger_is_left(tmp_path, monkeypatch):
+    report, went = scan_with(MENDERS, tmp_path, monkeypatch, ["backdoored", "clean"], "needy")
+    assert [status for _, status, _ in went] == ["ok", "ok", "skipped"]
+    assert [repair.method for repair in report.repairs] == ["second", "first"]
+
+
+def test_the_next_is_tried_where_accuracy_fell_too_far(tmp_path, monkeypatch):
+    menders = [mender("first", 9, accuracy=0.1), *MENDERS[1:]]
+    report, went = scan_with(menders, tmp_path, monkeypatch, ["clean", "clean"], "needy")
+    assert [status for _, status, _ in went] == ["ok", "ok", "skipped"]
+    assert [repair.method for repair in report.repairs] == ["second", "first"]
+    menders = [mender("first", 9, accuracy=0.1), *MENDERS[1:]]
+    report, went = scan_with(menders, tmp_path, monkeypatch, ["clean"], "needy", max_accuracy_drop=1.0)
+    assert [repair.method for repair in report.repairs] == ["first"]
+
+
+def test_three_are_tried_at_most_and_the_best_comes_first(tmp_path, monkeypatch):
+    report, went = scan_with(MENDERS, tmp_path, monkeypatch, ["backdoored", "backdoored", "inconclusive"], "needy")
+    assert [name for name, _, _ in went] == ["first", "second", "third"]
+    assert len(report.repairs) == 3
+
+
+def test_all_that_are_named_run_whatever_the_first_does(tmp_path, monkeypatch):
+    _, went = scan_with(MENDERS, tmp_path, monkeypatch, ["clean", "clean"], "needy", "fourth", "second")
+    assert {name for name, status, _ in went if status == "ok"} == {"second", "fourth"}
+    assert len(went) == 2

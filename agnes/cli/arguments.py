@@ -58,3 +58,12 @@ Memory = Annotated[
 TimeBudget = Annotated[
     str | None, typer.Option("--time-budget", metavar="TIME", help="For the whole run, as in 90, 5m or 1h.")
 ]
+MaxAccuracyDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-accuracy-drop",
+        metavar="SHARE",
+        help="What a repair may cost before the next method is tried. Default: 0.02.",
+        show_default=False,
+    ),
+]

@@ -40,6 +40,7 @@ def command(
     precision: arguments.Precision = None,
     memory: arguments.Memory = None,
     time_budget: arguments.TimeBudget = None,
+    max_accuracy_drop: arguments.MaxAccuracyDrop = None,
     config: arguments.Config = None,
     block: arguments.Block = None,
     arch: arguments.Arch = None,

@@ -42,6 +42,7 @@ def command(
     report: Annotated[
         list[str] | None, typer.Option("--report", metavar="NAME", help="Write this report too. Repeatable.")
     ] = None,
+    max_accuracy_drop: arguments.MaxAccuracyDrop = None,
     config: arguments.Config = None,
     block: arguments.Block = None,
     arch: arguments.Arch = None,
