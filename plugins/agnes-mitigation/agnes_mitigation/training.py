@@ -1,0 +1,249 @@
+"""Fine-tuning shared by the methods that train: batches, gradients, steps, and a watch on images not learnt from.
+
+BatchNorm keeps its running statistics throughout, and dropout stays off: a few dozen images give no statistics worth
+having, and the network is trained as it will be run. Scale and shift are trained like all weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+from agnes.errors import OutOfTime
+from agnes_mitigation.pruning import tensor_at
+
+if TYPE_CHECKING:
+    from agnes.backend import Backend
+    from agnes.network import Network
+    from agnes.results import Trigger
+    from agnes_mitigation.watching import Learner, Material, Watch
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # images, and for each the share of every class
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How a network is trained."""
+
+    steps: int
+    rate: float
+    momentum: float | None = None  # of SGD; None: Adam
+    weight_decay: float = 0.0
+    rho: float = 0.0  # radius of the sharpness-aware perturbation; 0: plain steps
+    longest: float | None = None  # norm of the gradient beyond which it is shortened
+    check: int = 10  # steps between two looks at the held-out images
+
+
+def trainable(network: Network) -> list[torch.Tensor]:
+    """All floating-point parameters, and the layers' weights that a file brought as plain tensors."""
+    tensors: dict[int, torch.Tensor] = {id(p): p for p in network.module.parameters() if p.is_floating_point()}
+    for layer in network.layers:
+        for path in filter(None, (layer.weight, layer.bias)):
+            tensor = tensor_at(network, path)
+            tensors.setdefault(id(tensor), tensor)
+    return list(tensors.values())
+
+
+def tune(
+    network: Network,
+    lessons: Iterator[Batch],
+    regime: Regime,
+    watch: Watch,
+    backend: Backend,
+    what: str,
+    hold: Callable[[], object] | None = None,  # puts back, after each step, what may not change
+) -> OutOfTime | None:
+    """Train this network in place and leave it in the best state that the watch saw; what ended it too early."""
+    with learning(network, watch) as session, backend.progress(what, regime.steps) as tick:
+        optimiser = _optimiser(session.parameters, regime)
+        falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, regime.steps, regime.rate / 100)
+        each = bytes_per_image(network, backend)
+        for step in range(1, regime.steps + 1):
+            images, labels = next(lessons)
+            _step(network, session.parameters, images, labels, optimiser, regime, backend, each)
+            falling.step()
+            if hold is not None:
+                hold()
+            if step % regime.check == 0 or step == regime.steps:
+                watch.look(step)
+            tick(1)
+    return session.late
+
+
+@dataclass
+class Session:
+    """A training under way."""
+
+    parameters: list[torch.Tensor]
+    late: OutOfTime | None = None  # set where time ran out
+
+
+@contextlib.contextmanager
+def learning(network: Network, watch: Watch) -> Iterator[Session]:
+    """The network open to training; afterwards closed and in the best state that the watch saw."""
+    watch.look(0)
+    session = Session(trainable(network))
+    try:
+        with torch.enable_grad():
+            for parameter in session.parameters:
+                parameter.requires_grad_(True)
+            yield session
+    except OutOfTime as late:
+        session.late = late
+    finally:
+        for parameter in session.parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        watch.put_best()
+
+
+def _optimiser(parameters: Sequence[torch.Tensor], regime: Regime) -> torch.optim.Optimizer:
+    if regime.momentum is None:
+        return torch.optim.Adam(parameters, lr=regime.rate, weight_decay=regime.weight_decay)
+    return torch.optim.SGD(parameters, lr=regime.rate, momentum=regime.momentum, weight_decay=regime.weight_decay)
+
+
+def _step(
+    network: Network,
+    parameters: Sequence[torch.Tensor],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    optimiser: torch.optim.Optimizer,
+    regime: Regime,
+    backend: Backend,
+    each: float,
+) -> None:
+    """One step of the optimiser, sharpness-aware where the regime says so."""
+
+    def loss(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(network(images), labels)
+
+    found = gradients(loss, parameters, images, labels, backend, each)
+    if regime.rho > 0:
+        before = [parameter.detach().clone() for parameter in parameters]
+        with torch.no_grad():
+            for parameter, move in zip(parameters, sharpest(parameters, found, regime.rho), strict=True):
+                parameter.add_(move)
+        found = gradients(loss, parameters, images, labels, backend, each)
+        with torch.no_grad():
+            for parameter, old in zip(parameters, before, strict=True):
+                parameter.copy_(old)
+    for parameter, gradient in zip(parameters, found, strict=True):
+        parameter.grad = gradient
+    if regime.longest is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, regime.longest)
+    optimiser.step()
+
+
+def sharpest(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], rho: float) -> list[torch.Tensor]:
+    """The move within the radius that raises the loss most, each weight's measured by its own size (FT-SAM)."""
+    norm = sum(float((w.abs() * g).square().sum()) for w, g in zip(weights, gradients, strict=True)) ** 0.5
+    return [rho * w.square() * g / (norm + 1e-12) for w, g in zip(weights, gradients, strict=True)]
+
+
+def gradients(
+    loss: Loss,
+    parameters: Sequence[torch.Tensor],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    backend: Backend,
+    each: float,
+) -> list[torch.Tensor]:
+    """The gradients of the mean loss over a batch, in chunks that fit the memory budget."""
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+
+    def work(start: int, stop: int) -> None:
+        part = loss(images[start:stop], labels[start:stop]) * ((stop - start) / len(images))
+        found = torch.autograd.grad(part, parameters, allow_unused=True)
+        for sum_, gradient in zip(total, found, strict=True):
+            if gradient is not None:
+                sum_ += gradient
+
+    backend.chunked(work, len(images), each=each)
+    return total
+
+
+def bytes_per_image(network: Network, backend: Backend) -> float:
+    """What a forward and a backward pass hold for one image, from what autograd keeps of it."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in network.module.state_dict().values()}
+    kept = 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += 0 if tensor.untyped_storage().data_ptr() in own else tensor.nbytes
+        return tensor
+
+    image = torch.zeros(1, *network.input_shape, device=backend.device, requires_grad=True)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        network(image)
+    return 3.0 * (kept + image.nbytes)
+
+
+# Batches
+
+
+def shuffled(count: int, batch: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Indices of batches without end, all of them once before any comes again."""
+    left = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(left) < batch:
+            left = torch.cat([left, torch.randperm(count, generator=generator)])
+        yield left[:batch]
+        left = left[batch:]
+
+
+def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Images moved by up to a sixteenth of their sides, a little brighter or darker; never mirrored."""
+    count, _, height, width = images.shape
+
+    def places(length: int) -> torch.Tensor:
+        most = length // 16
+        moves = torch.randint(-most, most + 1, (count, 1), generator=generator)
+        return (torch.arange(length) + moves).clamp(0, length - 1).to(images.device)
+
+    rows, columns = places(height), places(width)
+    moved = images[torch.arange(count, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    light = 0.2 * torch.rand(count, 2, 1, 1, 1, generator=generator).to(images) - 0.1
+    return (moved.permute(0, 3, 1, 2) * (1 + light[:, 0]) + light[:, 1] / 2).clamp(0, 1)
+
+
+def batches(
+    material: Material,
+    rows: torch.Tensor,  # of the images to learn from, any of them any number of times
+    learner: Learner,
+    teacher: Network,
+    generator: torch.Generator,
+    backend: Backend,
+    stamp: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,  # images, their places in rows
+) -> Iterator[Batch]:
+    """Batches without end, augmented where the method says so, then stamped; what is wanted is a share for each class.
+
+    What is wanted are the labels and, in part, what the teacher says of the image before it is stamped.
+    """
+    count = teacher.class_count
+    for places in shuffled(len(rows), learner.batch, generator):
+        chosen = rows[places]
+        images = material.images[chosen].to(backend.device)
+        images = augmented(images, generator) if learner.augment else images
+        wanted = functional.one_hot(material.labels[chosen].to(backend.device), count).float()
+        if learner.teacher > 0:
+            with torch.no_grad():
+                said = backend.map(lambda part: teacher(part).softmax(1), images)
+            wanted = (1 - learner.teacher) * wanted + learner.teacher * said
+        yield images if stamp is None else stamp(images, places), wanted
+
+
+def stamped(images: torch.Tensor, triggers: Sequence[Trigger], which: torch.Tensor) -> torch.Tensor:
+    """Images, each under the trigger of its number; -1 leaves it as it is."""
+    images = images.clone()
+    for number, trigger in enumerate(triggers):
+        rows = (which == number).to(images.device)
+        if rows.any():
+            images[rows] = trigger.apply(images[rows])
+    return images
