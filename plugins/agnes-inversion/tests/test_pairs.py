@@ -1,0 +1,63 @@
+"""Promises of the pair-wise search: a backdoor that works for one class alone is found for what it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from agnes_inversion.arms import Arm, divide
+from agnes_inversion.tao import TaoInversion
+from planted_corner import backend
+from planted_specific import CLASSES, SHAPE, SOURCE, TARGET, Specific
+
+from agnes.errors import AgnesError
+from agnes.network import Network
+from agnes.samples import Samples
+
+METHOD = TaoInversion(pairs=True, steps=120, warm_up=40)
+
+
+@pytest.fixture(scope="module")
+def specific() -> Network:
+    return Network.of(Specific().eval(), SHAPE)
+
+
+@pytest.fixture(scope="module")
+def triggers(specific, samples):
+    return {(t.source, t.target): t for t in METHOD.invert(specific, samples, [], backend())}
+
+
+def test_every_pair_of_classes_gives_one_trigger(triggers):
+    assert set(triggers) == {(s, t) for s in range(CLASSES) for t in range(CLASSES) if s != t}
+
+
+def test_the_planted_pair_has_the_smallest_trigger_and_it_lies_on_the_corner(triggers):
+    planted = triggers[SOURCE, TARGET]
+    assert planted.asr == 1
+    corner = planted.delta[:, :3, :3]
+    assert float(corner.abs().sum()) > 0.8 * float(planted.delta.abs().sum())
+    others = [t.l1 for pair, t in triggers.items() if pair != (SOURCE, TARGET)]
+    assert min(others) > 1.5 * planted.l1
+
+
+def test_a_search_over_classes_finds_nothing_unusual_there(specific, samples):
+    found = {t.target: t.l1 for t in TaoInversion(steps=120, warm_up=40).invert(specific, samples, [], backend())}
+    assert found[TARGET] > 0.6 * sorted(found.values())[CLASSES // 2]
+
+
+def test_success_is_counted_on_held_out_images_of_the_source(specific, samples, triggers):
+    parts = divide(samples, specific, METHOD.share, 500, backend())
+    for (source, _), trigger in triggers.items():
+        assert trigger.held_out == int((parts.held_out.labels == source).sum()) > 0
+
+
+def test_an_arm_with_a_source_is_made_on_its_images_alone(specific, samples):
+    parts = divide(samples, specific, 0.5, 500, backend())
+    eligible = parts.eligible([Arm(TARGET, "scan", source=SOURCE), Arm(TARGET, "scan")])
+    assert torch.equal(eligible[0], parts.labels == SOURCE)
+    assert torch.equal(eligible[1], parts.labels != TARGET)
+
+
+def test_one_image_a_class_is_too_few_for_pairs(specific, samples):
+    single = Samples(samples.images[:CLASSES], torch.arange(CLASSES))
+    with pytest.raises(AgnesError, match="several of each"):
+        METHOD.invert(specific, single, [], backend())
