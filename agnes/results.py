@@ -95,6 +95,11 @@ class Trigger:
         raise TypeError(f"{type(self).__name__} does not say how it is applied")
 
     @property
+    def channels(self) -> int:
+        """How many colours the images have that it is for."""
+        return max((array.shape[0] for array in self.arrays().values() if array.ndim == 3), default=3)
+
+    @property
     def pixels(self) -> int:
         """How many pixels change by more than 1/255."""
         return int((self.change() > 1 / 255).sum())

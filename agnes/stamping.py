@@ -61,9 +61,8 @@ def _plan(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
 
 
 def _size(trigger: Trigger) -> tuple[int, int, int]:
-    channels = max(array.shape[0] for array in trigger.arrays().values())
     height, width = trigger.change().shape
-    return channels, height, width
+    return trigger.channels, height, width
 
 
 def _write(image: torch.Tensor, path: Path) -> None:

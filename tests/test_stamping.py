@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import agnes
 from agnes import cli
 from agnes.errors import AgnesError, Refused, UsageError
+from agnes.features import FeatureTrigger, identity
 from agnes.reports import pictures
 from agnes.results import AdditiveTrigger, MaskTrigger
 
@@ -22,6 +23,7 @@ TRIGGERS = [
     AdditiveTrigger(**KNOWN, delta=DELTA),
     MaskTrigger(**KNOWN, mask=MASK, pattern=DELTA.abs()),
     AdditiveTrigger(**KNOWN, delta=DELTA[:1]),
+    FeatureTrigger(**KNOWN, mix=identity(3) * 0.5 + 0.02, window=3, changed=MASK[0]),
 ]
 
 
@@ -43,15 +45,18 @@ def pixels(path):
     return torch.from_numpy(array if array.ndim == 3 else array[..., None]).permute(2, 0, 1)
 
 
-@pytest.mark.parametrize("trigger", TRIGGERS, ids=["additive", "mask", "grey"])
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=["additive", "mask", "grey", "feature"])
 def test_what_a_run_wrote_is_read_back_and_changes_images_as_it_did(trigger, tmp_path):
     again = agnes.read_trigger(stored(trigger, tmp_path / "t.npz"))
     assert (type(again), again.target) == (type(trigger), 3)
     images = torch.rand(5, DELTA.shape[0] if trigger is not TRIGGERS[2] else 1, 6, 8)
     assert torch.equal(again.apply(images), trigger.apply(images))
+    assert torch.equal(again.change(), trigger.change())
 
 
-@pytest.mark.parametrize(("trigger", "mode"), [(TRIGGERS[0], "RGB"), (TRIGGERS[1], "RGB"), (TRIGGERS[2], "L")])
+@pytest.mark.parametrize(
+    ("trigger", "mode"), [(TRIGGERS[0], "RGB"), (TRIGGERS[1], "RGB"), (TRIGGERS[2], "L"), (TRIGGERS[3], "RGB")]
+)
 def test_an_image_is_written_with_the_trigger_on_it(trigger, mode, tmp_path):
     image = photo(tmp_path / "a.png", mode=mode)
     (made,) = agnes.apply(stored(trigger, tmp_path / "t.npz"), [image], tmp_path / "out")
@@ -94,6 +99,13 @@ def archive(path, **arrays):
     return path
 
 
+FILTER = {
+    "kind": np.array("FeatureTrigger"),
+    "target": np.array(0),
+    "mix": np.eye(3, 13, dtype=np.float32),
+    "window": np.array(3),
+    "changed": np.zeros((4, 4), np.float32),
+}
 WORDS = {"kind": np.array("AdditiveTrigger"), "target": np.array(0)}
 ZEROS = np.zeros((3, 4, 4), np.float32)
 
@@ -101,6 +113,11 @@ ZEROS = np.zeros((3, 4, 4), np.float32)
 @pytest.mark.parametrize(
     ("arrays", "error", "said"),
     [
+        ({**FILTER, "window": np.array(4)}, Refused, "'window' is not an odd number"),
+        ({**FILTER, "window": np.array(10**6 + 1)}, Refused, "'window' is not an odd number"),
+        ({**FILTER, "mix": np.eye(3, 12, dtype=np.float32)}, Refused, "mixes no image's colours"),
+        ({**FILTER, "mix": np.full((3, 13), np.inf, np.float32)}, Refused, "holds what is no number"),
+        ({**FILTER, "changed": np.zeros((0, 4), np.float32)}, Refused, "is no map of an image"),
         ({"images": ZEROS}, UsageError, "'kind' is missing"),
         ({**WORDS}, UsageError, "'delta' is missing"),
         ({"kind": np.array("AdditiveTrigger"), "delta": ZEROS}, UsageError, "'target' is missing"),
@@ -147,3 +164,9 @@ def test_a_damaged_or_missing_file_is_told(tmp_path):
     (tmp_path / "t.npz").write_bytes(buffer.getvalue())
     with pytest.raises(AgnesError, match=r"not a sound \.npz"):
         agnes.read_trigger(tmp_path / "t.npz")
+
+
+def test_every_kind_of_trigger_has_a_picture():
+    for trigger in TRIGGERS:
+        assert pictures.picture(trigger, "stop", None).startswith(b"\x89PNG")
+        assert trigger.channels == (1 if trigger is TRIGGERS[2] else 3)

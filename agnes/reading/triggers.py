@@ -8,11 +8,14 @@ import numpy as np
 import torch
 
 from agnes.errors import Refused, UsageError
+from agnes.features import FeatureTrigger
 from agnes.reading import arrays
 from agnes.reading.arrays import Archive
 from agnes.reading.parts import check_total
 from agnes.results import AdditiveTrigger, MaskTrigger, Trigger
 from agnes.text import printable
+
+_LARGEST_WINDOW = 31  # of a filter, in pixels
 
 
 def read_trigger(path: Path | str) -> Trigger:
@@ -29,6 +32,8 @@ def read_trigger(path: Path | str) -> Trigger:
                     f"{archive.source}: a mask of {tuple(mask.shape)} for a pattern of {tuple(pattern.shape)}"
                 )
             return MaskTrigger(target=_target(archive), asr=0.0, held_out=0, mask=mask, pattern=pattern)
+        if kind == FeatureTrigger.__name__:
+            return _feature(archive)
         raise UsageError(f"{archive.source}: '{printable(kind, 40)}' is no trigger that AGNES can apply by itself")
 
 
@@ -52,6 +57,28 @@ def _target(archive: Archive) -> int:
     if stored.ndim or stored.dtype.kind not in "iu" or stored < 0:
         raise Refused(f"{archive.source}: 'target' is not the number of a class")
     return int(stored)
+
+
+def _feature(archive: Archive) -> FeatureTrigger:
+    """A filter: how each pixel's colours are mixed, and how strongly that changed images."""
+    window, mix, changed = (_stored(archive, name) for name in ("window", "mix", "changed"))
+    if window.ndim or window.dtype.kind not in "iu" or not 1 <= window <= _LARGEST_WINDOW or window % 2 == 0:
+        raise Refused(f"{archive.source}: 'window' is not an odd number up to {_LARGEST_WINDOW}")
+    if mix.ndim != 2 or mix.shape[0] not in (1, 3) or mix.shape[1] != 4 * mix.shape[0] + 1:
+        raise Refused(f"{archive.source}: 'mix' of shape {mix.shape} mixes no image's colours")
+    if mix.dtype.kind != "f" or not np.isfinite(mix).all():
+        raise Refused(f"{archive.source}: 'mix' holds what is no number")
+    if changed.ndim != 2 or changed.dtype.kind != "f" or not changed.size or not np.isfinite(changed).all():
+        raise Refused(f"{archive.source}: 'changed' of shape {changed.shape} is no map of an image")
+    check_total(1, (int(mix.shape[0]), *changed.shape), archive.source)
+    return FeatureTrigger(
+        target=_target(archive),
+        asr=0.0,
+        held_out=0,
+        mix=torch.from_numpy(mix.astype(np.float32)),
+        window=int(window),
+        changed=torch.from_numpy(changed.astype(np.float32)),
+    )
 
 
 def _numbers(archive: Archive, name: str, least: float) -> torch.Tensor:

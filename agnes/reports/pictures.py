@@ -57,10 +57,7 @@ def _strength(trigger: Trigger) -> torch.Tensor:
 
 def _pattern(trigger: Trigger) -> torch.Tensor:
     """What the trigger makes of a grey image."""
-    channels = next(iter(trigger.arrays().values())).shape[0]
-    for array in trigger.arrays().values():
-        channels = max(channels, array.shape[0])
-    grey = torch.full((1, channels, *trigger.change().shape), 0.5)
+    grey = torch.full((1, trigger.channels, *trigger.change().shape), 0.5)
     return trigger.apply(grey)[0].detach().cpu()
 
 

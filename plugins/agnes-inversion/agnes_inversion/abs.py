@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from agnes.errors import OutOfTime, UsageError
+from agnes.features import identity
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
 from agnes.results import Candidate, Noted, Trigger
 from agnes_inversion.arms import Arm, Parts, divide
-from agnes_inversion.features import identity
 from agnes_inversion.forms import Form, Masked, Mixed
 from agnes_inversion.goals import Neurons
 from agnes_inversion.hunting import Hunt

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from agnes.features import FeatureTrigger, mixed
 from agnes.results import AdditiveTrigger, MaskTrigger, Trigger
-from agnes_inversion.features import FeatureTrigger, mixed
 from agnes_inversion.ssim import similarity
 
 _LEAST = 1 / 255  # a change below this is none

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from agnes_inversion.features import FeatureTrigger, identity, mixed, pooled
 from agnes_inversion.forms import Additive, Form, Masked, Mixed, pixel_sizes, size_term, squashed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from agnes.features import FeatureTrigger, identity, mixed, pooled
 
 SHAPE = (3, 7, 9)
 FORMS: dict[str, tuple[Form, tuple[int, ...]]] = {

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from agnes_inversion.arms import Arm
-from agnes_inversion.features import identity
 from agnes_inversion.forms import Additive, Masked, Mixed
 from agnes_inversion.goals import Maps, Neurons, ToClass
 from agnes_inversion.reading import Reader, logits_of
 from planted_corner import backend
 from tiny import assert_gradient_is_that_of_the_loss, search_with, tiny_images, tiny_network
+
+from agnes.features import identity
 
 TARGETS = torch.tensor([0, 2])
 ARMS = [Arm(0, "candidate", "0", 1), Arm(2, "candidate", "2", 3, others=(("0", 2),))]

@@ -26,6 +26,10 @@ class FeatureTrigger(Trigger):
         mix = self.mix.to(images)
         return mixed(images, mix.expand(len(images), *mix.shape), self.window)
 
+    @property
+    def channels(self) -> int:
+        return len(self.mix)
+
     def change(self) -> torch.Tensor:
         return self.changed
 
