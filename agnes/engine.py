@@ -57,7 +57,7 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
     registry = Registry.discover(request.block)
     earlier = None if request.findings is None else Earlier.read(request.findings)
     request = request if earlier is None else _as_before(request, earlier)
-    selection.check_names(registry, request.methods, request.settings, request.config)
+    selection.check_names(registry, request.methods, request.settings, request.config, request.only)
     assigned = settings.merged(request.config, request.settings)
     events = _events(registry, request, assigned, listeners)
     backend = Backend.choose(

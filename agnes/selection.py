@@ -83,9 +83,15 @@ def select(
 
 
 def check_names(
-    registry: Registry, named: Sequence[Any], assigned: settings.Assignments, config: settings.Assignments
+    registry: Registry,
+    named: Sequence[Any],
+    assigned: settings.Assignments,
+    config: settings.Assignments,
+    only: bool = False,
 ) -> None:
     """Refuse, before anything runs, names and settings that nobody owns; `assigned` was typed, `config` is a file's."""
+    if only and not named:
+        raise UsageError("only the stages of named methods were asked for, and no method is named; add --plugin NAME")
     known = {p.name for p in (*registry.plugins, *registry.blocked)}
     known |= {_instance_name(n, registry) for n in named if not isinstance(n, str)}
     for owner in {**config, **assigned}:

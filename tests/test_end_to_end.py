@@ -162,7 +162,8 @@ def test_a_clean_network_is_found_clean_by_the_heart_of_it(clean_model, tmp_path
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_ctrl_c_in_mid_run_writes_what_was_found_and_leaves_130(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_in_mid_run_write_what_was_found_and_leave_130(tmp_path, number):
     files = zoo_demo.demo_files()
     command = [*AGNES, "run", str(files.model), "--data", str(files.samples), "-o", "out"]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -172,7 +173,7 @@ def test_ctrl_c_in_mid_run_writes_what_was_found_and_leaves_130(tmp_path):
         if line.startswith("stimulation"):
             break
     time.sleep(0.5)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     _, err = running.communicate(timeout=120)
     assert running.returncode == 130, err
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -286,6 +286,11 @@ def test_scan_is_the_run_in_one_call(house, tmp_path):
     assert (stimulation.name, stimulation.distribution) == ("suspects", "agnes-fake")
 
 
+def test_nothing_named_and_nothing_else_wanted_is_a_mistake(house, tmp_path):
+    with pytest.raises(UsageError, match="no method is named; add --plugin NAME"):
+        engine.run(request(tmp_path, only=True))
+
+
 def test_a_listener_that_fails_is_noted_and_does_not_end_the_run(house, tmp_path):
     class Clumsy:
         @hookimpl
