@@ -1,4 +1,4 @@
-"""A network as a function that is quick to differentiate by its input."""
+"""A network as a search runs it: quick to compute, and to differentiate by its input."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 Logits = Callable[[torch.Tensor], torch.Tensor]
 
 
-def quick(network: Network) -> Logits:
-    """The network's logits, from a copy with normalisation folded into convolutions and channels stored last."""
-    layout = torch.channels_last
-    module = network.fold_batch_norm().module.to(memory_format=layout)  # type: ignore[call-overload]
-    return lambda images: module(images.contiguous(memory_format=layout))
+def quick(network: Network) -> Network:
+    """A copy that is quick to differentiate: BatchNorm folded, channels last."""
+    folded = network.fold_batch_norm()
+    folded.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # our own copy
+    return folded
+
+
+def logits_of(network: Network) -> Logits:
+    """A quick network as a function."""
+    return lambda images: network.module(images.contiguous(memory_format=torch.channels_last))

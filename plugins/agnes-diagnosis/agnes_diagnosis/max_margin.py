@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from agnes.differentiating import Logits, quick
+from agnes.differentiating import Logits, logits_of, quick
 from agnes.errors import UsageError
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
@@ -75,7 +75,7 @@ class MaxMargin(Method):
             generator=backend.generator("max-margin starts", device="cpu"),
         )
         targets = torch.arange(network.class_count).repeat_interleave(self.starts)
-        logits = quick(network)
+        logits = logits_of(quick(network))
         most = _AT_ONCE_ON_CPU if backend.device.type == "cpu" else count
 
         def work(start: int, stop: int) -> torch.Tensor:

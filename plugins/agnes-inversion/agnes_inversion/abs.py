@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
+from agnes.differentiating import logits_of, quick
 from agnes.errors import OutOfTime, UsageError
 from agnes.features import identity
 from agnes.hookspecs import hookimpl
@@ -18,7 +19,6 @@ from agnes_inversion.forms import Form, Masked, Mixed
 from agnes_inversion.goals import Neurons
 from agnes_inversion.hunting import Hunt
 from agnes_inversion.neurons import candidate_arms, random_arms
-from agnes_inversion.reading import logits_of, quick
 from agnes_inversion.search import Schedule
 
 if TYPE_CHECKING:

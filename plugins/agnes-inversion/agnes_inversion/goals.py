@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.nn import functional
 
-from agnes_inversion.reading import Logits, Reader
+from agnes.differentiating import Logits
+from agnes_inversion.reading import Reader
 
 if TYPE_CHECKING:
     from agnes.backend import Backend

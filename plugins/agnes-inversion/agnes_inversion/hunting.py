@@ -15,12 +15,12 @@ from agnes_inversion.search import Found, Schedule, Search
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
+    from agnes.differentiating import Logits
     from agnes.network import Network
     from agnes.results import Trigger
     from agnes_inversion.arms import Arm, Parts
     from agnes_inversion.forms import Form
     from agnes_inversion.goals import Goal
-    from agnes_inversion.reading import Logits
 
 _COPIES = 16  # of an arm's parameters that a search holds
 _FEWEST = 8  # arms below which none is stopped early

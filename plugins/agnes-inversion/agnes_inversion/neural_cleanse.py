@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from agnes.differentiating import logits_of, quick
 from agnes.errors import UsageError
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
@@ -16,7 +17,6 @@ from agnes_inversion.arms import Arm, choose_arms, divide
 from agnes_inversion.forms import Masked
 from agnes_inversion.goals import ToClass
 from agnes_inversion.hunting import Hunt
-from agnes_inversion.reading import logits_of, quick
 from agnes_inversion.search import Schedule
 
 if TYPE_CHECKING:

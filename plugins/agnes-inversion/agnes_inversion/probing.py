@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,16 +81,30 @@ def scores(
 ) -> torch.Tensor:
     """Squares x targets: the mean log probability of the target, over its eligible images when stamped."""
     share = eligible / eligible.sum(1, keepdim=True).clamp(min=1)  # targets x images
+
+    def mean(likely: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("sit,ti->st", likely[:, :, targets], share.to(likely))
+
+    return stamped(tried, logits, images, mean, backend)
+
+
+def stamped(
+    tried: Sequence[Square],
+    logits: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    measure: Callable[[torch.Tensor], torch.Tensor],
+    backend: Backend,
+) -> torch.Tensor:
+    """A row for each square: what `measure` makes of the log probabilities, squares x images x classes."""
     together = max(1, _AT_ONCE_ON_CPU // len(images)) if backend.device.type == "cpu" else 1
 
     def block(number: int) -> torch.Tensor:
         part = tried[number * together : (number + 1) * together]
-        stamped = images[None].repeat(len(part), 1, 1, 1, 1)
-        for square, copies in zip(part, stamped, strict=True):
-            square.stamp(copies)
+        copies = images[None].repeat(len(part), 1, 1, 1, 1)
+        for square, of_square in zip(part, copies, strict=True):
+            square.stamp(of_square)
         with torch.no_grad():
-            likely = logits(stamped.flatten(0, 1)).float().log_softmax(1).view(len(part), len(images), -1)
-        return torch.einsum("sit,ti->st", likely[:, :, targets], share.to(likely))
+            return measure(logits(copies.flatten(0, 1)).float().log_softmax(1).view(len(part), len(images), -1))
 
     def work(start: int, stop: int) -> torch.Tensor:
         return torch.cat([block(number) for number in range(start, stop)])

@@ -1,9 +1,9 @@
-"""The network as a search runs it: whole, and up to the layers whose neurons it watches."""
+"""The network up to the layers whose neurons a search watches."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,20 +15,6 @@ if TYPE_CHECKING:
 
     from agnes.layers import Layer
     from agnes.network import Network
-
-Logits = Callable[[torch.Tensor], torch.Tensor]
-
-
-def quick(network: Network) -> Network:
-    """A copy that is quick to differentiate: BatchNorm folded, channels last."""
-    folded = network.fold_batch_norm()
-    folded.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # our own copy
-    return folded
-
-
-def logits_of(network: Network) -> Logits:
-    """A quick network as a function."""
-    return lambda images: network.module(images.contiguous(memory_format=torch.channels_last))
 
 
 class Reader:

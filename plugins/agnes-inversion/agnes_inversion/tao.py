@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
+from agnes.differentiating import Logits, logits_of, quick
 from agnes.errors import AgnesError, OutOfTime, UsageError
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
@@ -17,7 +18,6 @@ from agnes_inversion.forms import Additive
 from agnes_inversion.goals import ToClass
 from agnes_inversion.hunting import Hunt
 from agnes_inversion.probing import best_squares
-from agnes_inversion.reading import Logits, logits_of, quick
 from agnes_inversion.search import Schedule
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import torch
 
 from agnes import measuring
+from agnes.differentiating import logits_of, quick
 from agnes.errors import OutOfTime, UsageError
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
@@ -19,7 +20,6 @@ from agnes_inversion.goals import Maps
 from agnes_inversion.hunting import Hunt
 from agnes_inversion.intermediate import Making, Output, intermediate_triggers
 from agnes_inversion.neurons import Neuron, random_neurons
-from agnes_inversion.reading import logits_of, quick
 from agnes_inversion.search import Schedule
 from agnes_inversion.tao import additive_start
 

@@ -7,10 +7,11 @@ import torch
 from agnes_inversion.arms import Arm
 from agnes_inversion.forms import Additive, Masked, Mixed
 from agnes_inversion.goals import Maps, Neurons, ToClass
-from agnes_inversion.reading import Reader, logits_of
+from agnes_inversion.reading import Reader
 from planted_corner import backend
 from tiny import assert_gradient_is_that_of_the_loss, search_with, tiny_images, tiny_network
 
+from agnes.differentiating import logits_of
 from agnes.features import identity
 
 TARGETS = torch.tensor([0, 2])

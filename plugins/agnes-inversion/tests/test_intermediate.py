@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from agnes_inversion.intermediate import Channels, Intermediate, Making, _away, _towards, intermediate_triggers
-from agnes_inversion.reading import quick
 from planted_corner import backend
 from tiny import tiny_images, tiny_network
 
+from agnes.differentiating import quick
 from agnes.testing import plant
 
 PLANTED = plant(each=2)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from agnes_inversion.forms import Form
 from agnes_inversion.goals import Goal
-from agnes_inversion.reading import logits_of, quick
 from agnes_inversion.search import Schedule, Search
 from planted_corner import backend
 from torch import nn
 
+from agnes.differentiating import logits_of, quick
 from agnes.network import Network
 
 SCHEDULE = Schedule(
