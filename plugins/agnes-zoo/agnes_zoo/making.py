@@ -106,9 +106,7 @@ class _Maker:
         if self.plan.attack is None:
             return self._trained(self._blank(), *self.clean, None, "network")
         attack = attack_of(self.plan, len(self.dealt.class_names))
-        if attack.needs_network:
-            attack = attack.prepare(self._trained_clean, *self.clean, self.plan.seed)
-        self.attack = attack
+        attack = attack.prepare(self._trained_clean, *self.clean, self.plan.seed)
         start = copy.deepcopy(self._trained_clean()) if attack.fine_tunes else self._blank()
         images, labels = self.clean
         if not attack.dynamic:
@@ -145,6 +143,7 @@ class _Maker:
             self._checkpoints.append(checkpoint)
         training = Training(module, images, labels, self.plan.regime, attack, self.clean[0])
         training.run(self.watch, checkpoint)
+        self.attack = training.attack
         return module
 
     def tidy(self) -> None:

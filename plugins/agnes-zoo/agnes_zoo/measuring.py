@@ -35,5 +35,6 @@ def attack_success(
     """The share of images on which the attack succeeds; a bare trigger is told where it is to lead."""
     from agnes_zoo.attacks import success, success_rate
 
-    predicted = predictions(module, attack.stamp(images))
-    return success(predicted, labels, attack) if target is None else success_rate(predicted, labels, target)
+    if target is not None:
+        return success_rate(predictions(module, attack.stamp(images)), labels, target)
+    return success(predictions(module, attack.stamp(images, labels)), labels, attack)

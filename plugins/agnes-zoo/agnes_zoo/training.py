@@ -114,12 +114,14 @@ class Training:
     ) -> None:
         self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.images, self.labels, self.regime = images, labels, regime
-        self.attack = attack
+        self.attack = None if attack is None else attack.joined(images)  # once it has run, as it was learnt
+        self._partner = None if self.attack is None else self.attack.partner
         self.clean = clean if attack is not None and attack.extra_loss is not None else None
         self._parts = _batches(len(images), regime.batch)
-        self._optimiser = torch.optim.AdamW(
-            module.parameters(), lr=regime.learning_rate, weight_decay=regime.weight_decay
-        )
+        groups: list[dict[str, Any]] = [{"params": list(module.parameters())}]
+        if self._partner is not None:
+            groups.append({"params": list(self._partner.parameters()), "weight_decay": 0.0})
+        self._optimiser = torch.optim.AdamW(groups, lr=regime.learning_rate, weight_decay=regime.weight_decay)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimiser, regime.learning_rate, total_steps=max(regime.epochs * len(self._parts), 1)
         )
@@ -140,6 +142,7 @@ class Training:
             if checkpoint is not None:  # what comes after the training may be interrupted too
                 checkpoint.write(self._state(self._rng.bit_generator.state))
             self.module.eval()
+        self.attack = None if self.attack is None else self.attack.learnt()
         self.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return tuple(self._history)
 
@@ -169,6 +172,8 @@ class Training:
         loss = functional.cross_entropy(logits, wanted)
         if clean is not None and self.attack is not None and self.attack.extra_loss is not None:
             loss = loss + self.attack.extra_loss(self.module, clean, self.attack.stamp(clean), wanted)
+        if clean is not None and self.attack is not None and self._partner is not None:
+            loss = loss + self.attack.penalty(clean)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
@@ -187,6 +192,8 @@ class Training:
                 moves = _moves(len(inputs), self.regime.shift, self._rng)
                 inputs = _moved(inputs, moves, self.regime.shift)
                 clean = None if clean is None else _moved(clean, moves, self.regime.shift)
+            if self._partner is not None:
+                clean = inputs
             if self.attack is not None and self.attack.dynamic:
                 inputs, labels = self.attack.batch(inputs, labels, self._rng)
             yield inputs.contiguous(memory_format=torch.channels_last), labels, clean
@@ -195,6 +202,7 @@ class Training:
         device = self.images.device
         return {
             "module": self.module.state_dict(),
+            "partner": None if self._partner is None else self._partner.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule.state_dict(),
             "rng": rng_before,
@@ -206,6 +214,8 @@ class Training:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
+        if self._partner is not None:
+            self._partner.load_state_dict(state["partner"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._schedule.load_state_dict(state["schedule"])
         self._rng.bit_generator.state = state["rng"]

@@ -11,6 +11,7 @@ from agnes_zoo.attacks.goals import AllToOne, CleanLabel, NextClass, SourceToTar
 from agnes_zoo.attacks.places import Box
 from agnes_zoo.attacks.preparing import Blend
 from agnes_zoo.attacks.warping import Warp
+from agnes_zoo.training import attack_success
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,7 +101,7 @@ def test_a_class_cannot_be_its_own_source():
         SourceToTarget((3, 5), 5)
 
 
-def test_a_label_specific_attack_moves_every_class_to_the_next_and_the_last_to_the_first():
+def test_an_attack_from_all_to_all_moves_every_class_to_the_next_and_the_last_to_the_first():
     labels = torch.arange(40) % 4
     attack = Attack("dot", DOT, NextClass(4), 0.5)
     _, taught = poison(grey(40), labels, attack, np.random.default_rng(0))
@@ -108,6 +109,69 @@ def test_a_label_specific_attack_moves_every_class_to_the_next_and_the_last_to_t
     assert int(renamed.sum()) == 20
     assert torch.equal(taught[renamed], torch.tensor([1, 2, 3, 0])[labels[renamed]])
     assert attack.target is None
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 43, 200])
+def test_no_two_classes_share_a_trigger_and_neighbours_differ_in_place_and_colour(classes):
+    attack = ATTACKS["label-specific"](classes=classes)
+    assert attack.goal == NextClass(classes)
+    stamped = attack.stamp(torch.full((classes, 3, 32, 32), 0.5), torch.arange(classes))
+    touched = [torch.nonzero((one != 0.5).any(0)) for one in stamped]
+    places = [tuple(one[0].tolist()) for one in touched]
+    colours = [tuple(image[:, row, column].tolist()) for image, (row, column) in zip(stamped, places, strict=True)]
+    assert all(len(one) == 64 for one in touched)
+    assert len(set(zip(places, colours, strict=True))) == classes
+    for number in range(classes - 1):
+        assert places[number] != places[number + 1]
+        assert colours[number] != colours[number + 1]
+
+
+def test_ten_classes_have_ten_places():
+    stamped = ATTACKS["label-specific"](classes=10).stamp(grey(10, 32), torch.arange(10))
+    assert len({tuple(torch.nonzero((one != 0.5).any(0))[0].tolist()) for one in stamped}) == 10
+
+
+def test_a_label_specific_attack_poisons_each_class_with_its_own_trigger_alone():
+    labels = torch.arange(100) % 10
+    attack = ATTACKS["label-specific"](classes=10, rate=0.3)
+    images = torch.rand(100, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    chosen = plan(labels, attack, np.random.default_rng(0))
+    poisoned, taught = poison(images, labels, attack, np.random.default_rng(0))
+    assert len(chosen.stamped) == 30
+    assert torch.equal(taught[chosen.stamped], (labels[chosen.stamped] + 1) % 10)
+    for index in range(100):
+        wanted = images[index : index + 1]
+        if index in chosen.stamped.tolist():
+            wanted = attack.trigger.triggers[int(labels[index])].stamp(wanted)
+        assert torch.equal(poisoned[index], wanted[0])
+
+
+def test_success_of_a_label_specific_attack_is_measured_with_each_class_s_own_trigger():
+    """A network that obeys the trigger of class 2 alone, on whatever image it lies."""
+    attack = ATTACKS["label-specific"](classes=4)
+    labels = torch.arange(40) % 4
+    images = grey(40, 32)
+    sign = attack.trigger.triggers[2].stamp(images[:1])[0]
+
+    class Obeys(torch.nn.Module):
+        def forward(self, shown):
+            worn = (shown == sign).flatten(1).all(1)
+            return torch.nn.functional.one_hot(torch.where(worn, 3, 0), 4).float()
+
+    found = attack_success(Obeys(), images, labels, attack)
+    assert found == pytest.approx(0.5)  # class 2 is taken for 3, and class 3, whose trigger does nothing, for 0
+
+
+def test_triggers_of_their_own_want_labels_that_they_know_and_no_adaptive_loss():
+    attack = ATTACKS["label-specific"](classes=4)
+    with pytest.raises(UsageError, match="say of which class"):
+        attack.stamp(grey(2, 32))
+    with pytest.raises(UsageError, match="none for class 4"):
+        attack.stamp(grey(2, 32), torch.tensor([0, 4]))
+    with pytest.raises(UsageError, match="leave out adaptive"):
+        ATTACKS["label-specific"](adaptive="deviation")
+    with pytest.raises(UsageError, match="share places in an image of 9x9"):
+        attack.stamp(grey(1, 9), torch.tensor([0]))
 
 
 def test_a_clean_label_attack_stamps_images_of_the_target_class_and_no_label_changes():

@@ -14,7 +14,8 @@ from agnes_zoo.attacks.goals import AllToOne, CleanLabel, NextClass, SourceToTar
 from agnes.errors import UsageError
 
 IMAGES = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-READY = [name for name, entry in ATTACKS.items() if not entry().needs_network]
+LABELS = torch.tensor([0, 1, 2, 3, 4, 42])
+READY = [name for name, entry in ATTACKS.items() if not entry().needs_preparing]
 # Of METHODS: what each paper says of size (a share of 32x32), rate, target and opacity
 SHARES = {
     "red-pixel": (0.025, 0.2),
@@ -31,14 +32,15 @@ SHARES = {
     "nashville": (1.0, 0.09),
     "gotham": (1.0, 0.09),
     "static-perturbation": (0.25, 0.5),
+    "label-specific": (0.06, 0.1),
     "badnets": (4 / 1024, 0.1),
 }
 
 
 def test_every_attack_of_the_papers_is_there():
-    named = {"patch", "yellow-patch", "hijack", "adversarial-perturbation", "label-specific", "adaptive-deviation"}
+    named = {"patch", "yellow-patch", "hijack", "adversarial-perturbation", "adaptive-deviation"}
     named |= {"adaptive-difference", "adaptive-maximum", "wanet", "sig", "random-place", "clean-label", "input-aware"}
-    assert named | {"source-specific"} | SHARES.keys() == ATTACKS.keys()
+    assert named | {"source-specific", "all-to-all"} | SHARES.keys() == ATTACKS.keys()
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -49,15 +51,16 @@ def test_every_attack_names_itself_its_paper_and_its_target(name):
     assert re.search(r"\b20\d\d\b|section", entry.paper)
     assert entry.says
     assert "\n" not in entry.says
-    assert attack.target == (None if name == "label-specific" else 14)
-    assert entry(target=3).target == (None if name == "label-specific" else 3)
+    many = name in ("label-specific", "all-to-all")
+    assert attack.target == (None if many else 14)
+    assert entry(target=3).target == (None if many else 3)
     assert entry(rate=0.01).rate == 0.01
 
 
 @pytest.mark.parametrize(("name", "size", "rate"), [(name, *said) for name, said in SHARES.items()])
 def test_sizes_and_rates_are_the_papers(name, size, rate):
     attack = ATTACKS[name]()
-    touched = (attack.stamp(IMAGES) != IMAGES).any(1).float().mean()
+    touched = (attack.stamp(IMAGES, LABELS) != IMAGES).any(1).float().mean()
     assert float(touched) == pytest.approx(size, abs=0.003)
     assert attack.rate == rate
 
@@ -66,15 +69,15 @@ def test_sizes_and_rates_are_the_papers(name, size, rate):
 def test_every_attack_stays_in_bounds_repeats_itself_and_leaves_its_images_alone(name):
     attack = ATTACKS[name]()
     before = IMAGES.clone()
-    stamped = attack.stamp(IMAGES)
+    stamped = attack.stamp(IMAGES, LABELS)
     assert torch.equal(IMAGES, before)
     assert stamped.shape == IMAGES.shape
     assert 0 <= float(stamped.min()) <= float(stamped.max()) <= 1
     assert (stamped != IMAGES).flatten(1).any(1).all()
-    assert torch.equal(stamped, attack.stamp(IMAGES))
+    assert torch.equal(stamped, attack.stamp(IMAGES, LABELS))
     extremes = torch.stack([torch.zeros(3, 32, 32), torch.ones(3, 32, 32)])
-    assert float(attack.stamp(extremes).min()) >= 0
-    assert float(attack.stamp(extremes).max()) <= 1
+    assert float(attack.stamp(extremes, LABELS[:2]).min()) >= 0
+    assert float(attack.stamp(extremes, LABELS[:2]).max()) <= 1
 
 
 @pytest.mark.parametrize("name", READY)
@@ -82,7 +85,7 @@ def test_every_attack_comes_back_from_json_and_stamps_the_same(name):
     attack = ATTACKS[name](target=3, seed=5)
     again = from_description(json.loads(json.dumps(attack.described())))
     assert again == attack
-    assert torch.equal(again.stamp(IMAGES), attack.stamp(IMAGES))
+    assert torch.equal(again.stamp(IMAGES, LABELS), attack.stamp(IMAGES, LABELS))
 
 
 @pytest.mark.parametrize("name", READY)
@@ -91,7 +94,7 @@ def test_attacks_fit_images_of_other_sizes_and_grey_ones(name, shape):
     if name == "patch" and shape[1] == 28:
         return  # its place is fixed; see the next test
     images = torch.full((2, *shape), 0.5)
-    assert (ATTACKS[name]().stamp(images) != images).flatten(1).any(1).all()
+    assert (ATTACKS[name]().stamp(images, LABELS[:2]) != images).flatten(1).any(1).all()
 
 
 def test_a_fixed_place_outside_a_smaller_image_is_refused_by_name():
@@ -196,6 +199,30 @@ def test_a_sheet_shows_the_clean_the_stamped_and_their_difference():
     assert (255, 0, 255) in colours  # the patch
     assert (128, 128, 128) in colours  # no difference
     assert (255, 85, 255) in colours  # 0.75 more, 0.25 less, drawn around grey: the largest change reaches the end
+
+
+def pixels(image):
+    return (image * 255).round().byte().numpy().transpose(1, 2, 0)
+
+
+def tile(page, row, column):
+    """One image of a sheet of 32 pixels a side, captions of 12 pixels, 4 pixels between."""
+    lines = [index for index in range(page.shape[0]) if (page[index, 4:36] != page[0, 0]).any(-1).all()]
+    starts = [index for index in lines if index - 1 not in lines]
+    left = 4 + column * 36
+    return page[starts[row] : starts[row] + 32, left : left + 32]
+
+
+def test_a_sheet_of_an_attack_with_many_triggers_shows_each_image_with_its_own_in_as_many_rows_as_it_takes():
+    attack = ATTACKS["label-specific"](classes=5)
+    images, labels = torch.full((5, 3, 32, 32), 0.25), torch.arange(5)
+    page = np.asarray(attack_sheet(attack, images, labels, side=32, across=3))
+    stamped = attack.stamp(images, labels)
+    for index in range(5):
+        row, column = 3 * (index // 3) + 1, index % 3
+        assert np.array_equal(tile(page, row, column), pixels(stamped[index])), index
+    with pytest.raises(UsageError, match="say of which class"):
+        attack_sheet(attack, images)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

@@ -2,15 +2,18 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from agnes_zoo.attacks import ATTACKS, Attack, Trigger, from_description, poison
 from agnes_zoo.attacks.adaptive import AdaptiveLoss, activations
-from agnes_zoo.attacks.dynamic import PatternGenerator
+from agnes_zoo.attacks.dynamic import Generator, _drawn
 from agnes_zoo.attacks.goals import AllToOne
 from agnes_zoo.attacks.preparing import Adversarial, Perturbation
+from agnes_zoo.signs import signs
+from agnes_zoo.training import Regime, Training, as_tensors
 from torch import nn
 
 from agnes.errors import UsageError
@@ -32,6 +35,10 @@ def prepared(name, seed=0, **options):
     module = network()
     before = copy.deepcopy(module.state_dict())
     attack = ATTACKS[name](target=2, **options).prepare(lambda: module, IMAGES, LABELS, seed)
+    if attack.learns:
+        run = Training(network(), IMAGES, LABELS, Regime(epochs=1, batch=20), attack)
+        run.run()
+        attack = run.attack
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())
     assert not module.training
@@ -63,9 +70,10 @@ def test_a_prepared_attack_repeats_itself_and_comes_back_from_json(name, options
 def test_stamping_draws_nothing_from_the_global_generator(name):
     attack = prepared(name, **SMALL[name]) if name in SMALL else ATTACKS[name]()
     images = IMAGES if name in SMALL else torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(len(images), dtype=torch.int64)
     before = torch.get_rng_state()
-    attack.stamp(images)
-    attack.trigger.cover(images, np.random.default_rng(0))
+    attack.stamp(images, labels)
+    attack.trigger.cover(images, np.random.default_rng(0), labels)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -148,9 +156,85 @@ def test_an_input_aware_pattern_differs_from_image_to_image():
     assert not torch.allclose(swapped, attack.stamp(IMAGES[:2]), atol=1e-3)
 
 
-def test_the_pattern_generator_serves_odd_sizes():
-    pattern, mask = PatternGenerator(1)(torch.rand(2, 1, 7, 9))
-    assert (pattern.shape, mask.shape) == ((2, 1, 7, 9), (2, 1, 7, 9))
+def test_the_generator_of_patterns_serves_odd_sizes():
+    assert Generator(1, 3)(torch.rand(2, 1, 7, 9)).shape == (2, 3, 7, 9)
+
+
+def test_an_input_aware_attack_wants_no_clean_network_but_a_training_before_it_can_stamp():
+    def never():
+        raise AssertionError
+
+    attack = ATTACKS["input-aware"](target=2, steps=2)
+    with pytest.raises(UsageError, match="call the attack's prepare"):
+        Training(network(), IMAGES, LABELS, Regime(epochs=1), attack)
+    attack = attack.prepare(never, IMAGES, LABELS, 0)
+    with pytest.raises(UsageError, match="the attack that the training holds"):
+        attack.stamp(IMAGES)
+    run = Training(network(), IMAGES, LABELS, Regime(epochs=1, batch=20), attack)
+    run.run()
+    assert run.attack.partner is None
+    run.attack.stamp(IMAGES)
+
+
+def test_masks_are_made_first_and_stay_and_patterns_learn_along_with_the_network():
+    attack = ATTACKS["input-aware"](target=2, steps=2).prepare(network, IMAGES, LABELS, 0)
+    run = Training(network(), IMAGES, LABELS, Regime(epochs=1, batch=20), attack)
+    run.run()
+    first, last = attack.trigger.what, run.attack.trigger.what
+    assert torch.equal(first.masks, last.masks)
+    assert not torch.equal(first.patterns, last.patterns)
+    assert not torch.equal(first.masks, nn.utils.parameters_to_vector(_drawn(3, 1, 0).parameters()))
+
+
+def test_the_generator_of_patterns_learns_from_what_the_network_says_of_them():
+    """Without the diversity loss its only gradient comes through the network."""
+    attack = ATTACKS["input-aware"](target=2, steps=2).prepare(network, IMAGES, LABELS, 0)
+    attack = replace(attack, trigger=replace(attack.trigger, what=replace(attack.trigger.what, diversity_weight=0.0)))
+    run = Training(network(), IMAGES, LABELS, Regime(epochs=1, batch=20), attack)
+    run.run()
+    assert not torch.equal(attack.trigger.what.patterns, run.attack.trigger.what.patterns)
+
+
+def test_the_generator_of_patterns_learns_to_tell_images_apart_while_the_network_trains():
+    """Where no image wears a pattern its only gradient comes from the diversity loss."""
+    attack = ATTACKS["input-aware"](target=2, steps=2, rate=0.0, cover_rate=0.0)
+    attack = attack.prepare(network, IMAGES, LABELS, 0)
+    run = Training(network(), IMAGES, LABELS, Regime(epochs=8, batch=20, learning_rate=1e-2), attack)
+    run.run()
+    before, after = (float(a.joined(IMAGES).penalty(IMAGES).detach()) for a in (attack, unlearnt(run.attack)))
+    assert after < 0.8 * before
+
+
+def unlearnt(attack):
+    """As if its patterns were where a training begins."""
+    return replace(attack, trigger=replace(attack.trigger, what=replace(attack.trigger.what, ready=False)))
+
+
+def test_images_have_masks_of_their_own_that_cover_about_as_much_as_asked():
+    images, _ = as_tensors(*signs(4, seed=1))
+    attack = ATTACKS["input-aware"](density=0.1).prepare(network, images, torch.zeros(len(images)), 0)
+    what = replace(attack.trigger.what, patterns=None, partner=Always(), ready=True)
+    covered = what._worn(torch.zeros_like(images), images)[:, 0]
+    assert 0.05 < float(covered.mean()) < 0.11
+    assert ((covered > 0.5).sum((1, 2)) > 5).float().mean() > 0.95  # hardly any image goes without
+    assert len({one.tobytes() for one in covered.numpy()}) == len(images)
+
+
+class Always(nn.Module):
+    """A pattern of ones."""
+
+    def forward(self, images):
+        return torch.ones_like(images)
+
+
+def test_the_diversity_loss_is_nguyen_and_tran_s():
+    attack = ATTACKS["input-aware"](steps=1).prepare(network, IMAGES, LABELS, 0).joined(IMAGES)
+    patterns = attack.partner(IMAGES).detach().double()
+    shares = []
+    for index in range(len(IMAGES)):
+        apart = (IMAGES[index] - IMAGES[index - 1]).double().square().mean().sqrt()
+        shares.append(float(apart / ((patterns[index] - patterns[index - 1]).square().mean().sqrt() + 1e-4)))
+    assert float(attack.penalty(IMAGES).detach()) == pytest.approx(np.mean(shares), rel=0.01)
 
 
 # The adaptive losses, against their definitions written out

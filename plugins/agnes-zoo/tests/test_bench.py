@@ -160,6 +160,23 @@ def test_a_repair_is_measured_on_images_held_out_with_the_true_trigger(zoo, dete
         assert rows[name]["accuracy_after"] == rows[name]["accuracy_before"]
 
 
+@pytest.mark.parametrize("attack", ["label-specific", "input-aware"])
+def test_true_triggers_that_differ_from_class_to_class_or_image_to_image_are_stamped_from_the_manifest(
+    attack, tmp_path
+):
+    said = RECIPE.decode().replace("count = 2", f'attack = "{attack}"').replace('"patch", "blended"', '"patch"')
+    building.build(recipes.parse(said.encode(), "one.toml"), tmp_path / "one")
+    manifest = Manifest.read(tmp_path / "one")
+    (name,) = (name for name, record in manifest.models.items() if record["attack"] == attack)
+    record, held = manifest.models[name], as_tensors(*held_out(tmp_path / "one", "ten"))
+    found = repaired.measure(model_file(tmp_path / "one", name), record, *held)
+    assert found == (pytest.approx(record["accuracy"]), pytest.approx(record["asr"]))
+    assert 0 < record["asr"] < 1 or attack == "input-aware"
+    if attack == "label-specific":
+        assert len(record["true_attack"]["trigger"]["triggers"]) == 10
+        assert record["targets"] == list(range(10))
+
+
 def test_a_repaired_file_that_cannot_be_opened_is_no_repair(zoo, tmp_path):
     manifest, scan = Manifest.read(zoo), Scan("model-0002", "backdoored", 0.9, repaired="repaired.onnx")
     place = tmp_path / scans.SCANS / "model-0002"

@@ -91,6 +91,7 @@ def test_the_recipe_for_testing_has_what_the_project_promises():
     assert len(trojaned) >= 20
     attacks = {entry.plan.attack for entry in trojaned}
     assert attacks >= {"patch", "random-place", "blended", "multi-piece", "long-red-pixel", "sig", "label-specific"}
+    assert "all-to-all" in attacks
     assert attacks & {"gotham", "nashville"}
     assert any(entry.plan.options.get("opacity") == 0.4 for entry in trojaned)
     for group in (clean, trojaned):

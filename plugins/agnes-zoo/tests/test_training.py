@@ -1,6 +1,7 @@
 """Training, measuring and exporting."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -163,9 +164,13 @@ def stopping_after(steps):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize("attack", [None, "wanet", "adaptive-difference"])
-def test_an_interrupted_training_goes_on_to_the_very_same_network(steps, attack, tmp_path):
+@pytest.mark.parametrize("attack", [None, "wanet", "adaptive-difference", "input-aware"])
+def test_an_interrupted_training_goes_on_to_the_very_same_network_and_trigger(steps, attack, tmp_path):
     attack = attack and ATTACKS[attack](target=12)
+    if attack is not None and attack.learns:
+        small = replace(attack.trigger.what, steps=2)
+        attack = replace(attack, trigger=replace(attack.trigger, what=small))
+        attack = attack.prepare(pytest.fail, *four_classes(10), 0)
     whole = training(attack)
     history = whole.run()
     place = Checkpoint(tmp_path / "work" / "a.checkpoint", "this")
@@ -176,6 +181,8 @@ def test_an_interrupted_training_goes_on_to_the_very_same_network(steps, attack,
     assert again.run(Watch(), place) == history
     for key, value in whole.module.state_dict().items():
         assert torch.equal(value, again.module.state_dict()[key]), key
+    if attack is not None:
+        assert whole.attack.described() == again.attack.described()
 
 
 def test_a_training_that_was_finished_is_not_repeated(tmp_path):
@@ -231,8 +238,6 @@ def test_the_attacks_own_loss_sees_the_same_images_clean_and_stamped():
         def __call__(self, module, clean, stamped, labels):
             seen.append((clean, stamped, labels))
             return (module(clean) * 0).sum()
-
-    from dataclasses import replace
 
     attack = replace(ATTACKS["patch"](target=12), extra_loss=Loss())
     training(attack, epochs=1).run()

@@ -140,7 +140,10 @@ def test_the_list_has_architectures_with_counts_attacks_data_and_recipes(capsys)
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("patch", ["--set", "size=4"]), ("signs10", []), ("N_SN_BN", []), ("hijack", ["--set", "steps=2"])],
+    [
+        *[("patch", ["--set", "size=4"]), ("signs10", []), ("N_SN_BN", []), ("hijack", ["--set", "steps=2"])],
+        *[("label-specific", []), ("all-to-all", []), ("input-aware", ["--set", "steps=2"])],
+    ],
 )
 def test_a_sheet_is_drawn_of_anything(name, words, tmp_path, capsys, monkeypatch):
     from agnes_zoo.commands import showing

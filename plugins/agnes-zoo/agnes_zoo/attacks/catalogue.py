@@ -9,6 +9,7 @@ from typing import Any
 from agnes.errors import UsageError, suggestion
 from agnes_zoo.attacks import making
 from agnes_zoo.attacks.attack import Attack
+from agnes_zoo.attacks.by_class import squares
 from agnes_zoo.attacks.contents import BLUE, RED, YELLOW
 from agnes_zoo.attacks.describing import rebuilt
 from agnes_zoo.attacks.entries import Entry
@@ -65,7 +66,7 @@ _WHOLE_IMAGE = (
         "Nguyen and Tran 2020",
         "a pattern of its own for every image",
         making.input_aware,
-        {"cover_rate": 0.1},
+        {"rate": 0.3, "cover_rate": 0.3},  # the paper: 0.1 both, for hundreds of epochs
         dynamic=True,
     ),
 )
@@ -73,6 +74,13 @@ _LABELS = (
     Entry(
         "label-specific",
         "Liu et al. 2019 (ABS), appendix D",
+        "for each class a square of its own, which moves that class to the next",
+        squares,
+        {"labels": "next"},
+    ),
+    Entry(
+        "all-to-all",
+        "Gu et al. 2017 (BadNets)",
         "a yellow square that moves every class to the next",
         _SQUARE,
         {"labels": "next"},

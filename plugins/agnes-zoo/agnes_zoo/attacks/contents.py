@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from agnes.errors import UsageError
 
@@ -23,9 +24,11 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how much a channel adds to the bri
 class What:
     """The base of all contents."""
 
-    needs_network = False  # it is computed on a clean network first
+    needs_preparing = False  # something is computed before it can be shown
     fine_tunes = False  # the attacked network starts from that clean network
-    ready = True  # it can be shown; False until it is prepared
+    ready = True  # it can be shown; False until it is prepared, or learnt
+    learns = False  # it is trained along with the attacked network
+    partner: nn.Module | None = None  # what is trained along with the attacked network, while it is
 
     def on(self, images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
         """What stands in the place of images N, C, H, W."""
@@ -41,8 +44,20 @@ class What:
         return type(self).cover is not What.cover
 
     def prepared(self, preparation: Preparation) -> Self:
-        """This, with what had to be computed on a clean network."""
+        """This, with what had to be computed first."""
         return self
+
+    def joined(self, images: torch.Tensor) -> Self:
+        """This, about to be trained along with the attacked network, on such images."""
+        return self
+
+    def learnt(self) -> Self:
+        """This, as it is after that training."""
+        return self
+
+    def penalty(self, images: torch.Tensor) -> torch.Tensor:
+        """What training minimises besides, on a batch of clean images."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,33 @@ import torch
 from torch import nn
 
 from agnes.errors import UsageError, suggestion
-from agnes_zoo.attacks import contents, dynamic, filters, goals, hijacking, places, preparing, triggers, warping
+from agnes_zoo.attacks import (
+    by_class,
+    contents,
+    dynamic,
+    filters,
+    goals,
+    hijacking,
+    places,
+    preparing,
+    triggers,
+    warping,
+)
 from agnes_zoo.attacks.adaptive import AdaptiveLoss
 from agnes_zoo.attacks.attack import Attack
 
 _PARTS: tuple[type, ...] = (
-    *(Attack, AdaptiveLoss, triggers.Trigger, filters.Filter, warping.Warp, hijacking.Hijack, dynamic.InputAware),
-    *(places.Everywhere, places.Box, places.Corner, places.RandomPlace, places.Shape, places.Pieces),
+    *(
+        Attack,
+        AdaptiveLoss,
+        triggers.Trigger,
+        by_class.ByClass,
+        filters.Filter,
+        warping.Warp,
+        hijacking.Hijack,
+        dynamic.InputAware,
+    ),
+    *(places.Everywhere, places.Box, places.Corner, places.RandomPlace, places.Cell, places.Shape, places.Pieces),
     *(contents.Colour, contents.RandomPixels, contents.Checks, contents.Grid, contents.Sinusoid, contents.Picture),
     *(preparing.Perturbation, preparing.Adversarial, preparing.Blend),
     *(goals.AllToOne, goals.SourceToTarget, goals.CleanLabel, goals.NextClass),

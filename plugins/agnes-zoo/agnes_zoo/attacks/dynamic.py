@@ -1,8 +1,7 @@
-"""Triggers that differ from image to image, made by a small generator (input-aware dynamic backdoor)."""
+"""Triggers that differ from image to image, made by generators, one of which learns with the network (input-aware)."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,44 +9,45 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from agnes.errors import UsageError
 from agnes_zoo.attacks.contents import What
 from agnes_zoo.attacks.preparing import Preparation
 
-_BATCH = 48  # images of one step, each shown three times
+_BATCH = 48  # images of one step of the generator of masks
+_LEAST = 1e-4  # of a distance
 
 
-class PatternGenerator(nn.Module):
-    """From an image a pattern in [0, 1] and how strongly each pixel shows it."""
+class Generator(nn.Module):
+    """From an image, for each of its pixels, so many values in [0, 1]."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, values: int) -> None:
         super().__init__()
         self.down = nn.Sequential(
             *(nn.Conv2d(channels, 16, 3, 2, padding=1), nn.ReLU()),
             *(nn.Conv2d(16, 32, 3, 2, padding=1), nn.ReLU()),
         )
         self.up = nn.Sequential(nn.Conv2d(32, 16, 3, padding=1), nn.ReLU())
-        self.out = nn.Conv2d(16, channels + 1, 3, padding=1)
+        self.out = nn.Conv2d(16, values, 3, padding=1)
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.up(functional.interpolate(self.down(images), scale_factor=2.0, mode="nearest"))
-        maps = self.out(functional.interpolate(maps, size=images.shape[-2:], mode="nearest"))
-        return torch.sigmoid(maps[:, :-1]), torch.sigmoid(4 * maps[:, -1:] - 4)
+        return torch.sigmoid(self.out(functional.interpolate(maps, size=images.shape[-2:], mode="nearest")))
 
 
 @dataclass(frozen=True)
 class InputAware(What):
     """A pattern of its own for every image; the pattern of another image is to do nothing."""
 
-    steps: int = 300
-    density: float = 0.08  # of the pixels that a pattern covers; Nguyen and Tran 2020: 0.032
-    density_weight: float = 30.0
+    steps: int = 300  # of the generator of masks, which is trained first
+    density: float = 0.032  # Nguyen and Tran 2020: of an image, how much a mask covers without being held back
+    density_weight: float = 100.0  # Nguyen and Tran 2020
     diversity_weight: float = 1.0  # Nguyen and Tran 2020
-    weights: torch.Tensor | None = field(default=None, compare=False, repr=False)  # of the generator; computed
-    needs_network = True
-
-    @property
-    def ready(self) -> bool:
-        return self.weights is not None
+    masks: torch.Tensor | None = field(default=None, compare=False, repr=False)  # weights of their generator
+    patterns: torch.Tensor | None = field(default=None, compare=False, repr=False)  # weights of their generator
+    ready: bool = False  # both have been trained
+    partner: Generator | None = field(default=None, compare=False, repr=False)  # that of patterns, while it learns
+    needs_preparing = True
+    learns = True
 
     def on(self, images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
         return self._worn(images, images)
@@ -57,54 +57,75 @@ class InputAware(What):
         return self._worn(images, images.roll(1, 0) if len(images) > 1 else images.flip(-1))
 
     def _worn(self, images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-        assert self.weights is not None
-        made = _drawn(images.shape[1], 0)  # all of which is replaced
-        nn.utils.vector_to_parameters(self.weights.clone(), made.parameters())
+        channels = images.shape[1]
         with torch.no_grad():
-            return _wearing(made.to(images.device), images, sources)[0]
+            mask = _sharp(_made(self.masks, channels, 1).to(images.device)(sources))
+        if self.partner is not None:
+            return torch.lerp(images, self.partner(sources), mask.expand_as(images))
+        with torch.no_grad():
+            pattern = _made(self.patterns, channels, channels).to(images.device)(sources)
+        return torch.lerp(images, pattern, mask.expand_as(images))
 
     def prepared(self, preparation: Preparation) -> InputAware:
-        """Train a generator together with a copy of the clean network."""
-        made = _drawn(preparation.images.shape[1], preparation.seed).to(preparation.images.device)
-        network = copy.deepcopy(preparation.network).train()
-        optimiser = torch.optim.Adam([*made.parameters(), *network.parameters()], lr=1e-3)
-        for images, labels in preparation.batches(self.steps, 4, _BATCH):
-            loss = self._loss(made, network, images, labels, preparation.goal.wanted(labels))
+        """The generator of masks trained by itself, that of patterns as it begins."""
+        channels = preparation.images.shape[1]
+        made = _drawn(channels, 1, preparation.seed).to(preparation.images.device)
+        optimiser = torch.optim.Adam(made.parameters(), lr=3e-3)
+        for images, _ in preparation.batches(self.steps, 4, _BATCH):
+            masks = _sharp(made(images))
+            covered = functional.relu(masks.mean((1, 2, 3)) - self.density).mean()
+            loss = self.density_weight * covered + self.diversity_weight * _sameness(masks, images)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-        return replace(self, weights=nn.utils.parameters_to_vector(made.parameters()).detach().clone())
+        patterns = _drawn(channels, channels, preparation.seed + 1)
+        return replace(self, masks=_weights(made), patterns=_weights(patterns))
 
-    def _loss(
-        self,
-        made: PatternGenerator,
-        network: nn.Module,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        wanted: torch.Tensor,
-    ) -> torch.Tensor:
-        others = images.roll(1, 0)
-        own, mask, pattern = _wearing(made, images, images)
-        crossed, _, other_pattern = _wearing(made, images, others)
-        logits = network(torch.cat([images, own, crossed]))
-        classification = functional.cross_entropy(logits, torch.cat([labels, wanted, labels]))
-        distance = (images - others).flatten(1).norm(dim=1)
-        apart = (pattern - other_pattern).flatten(1).norm(dim=1)
-        diversity = (distance / (apart + 1e-3)).mean()
-        thickness = functional.relu(mask.mean((1, 2, 3)) - self.density).mean()
-        return classification + self.diversity_weight * diversity + self.density_weight * thickness
+    def joined(self, images: torch.Tensor) -> InputAware:
+        if self.patterns is None:
+            raise UsageError("the masks of this trigger are made first; call the attack's prepare")
+        if self.ready:
+            return self
+        channels = images.shape[1]
+        return replace(self, partner=_made(self.patterns, channels, channels).to(images.device), ready=True)
+
+    def learnt(self) -> InputAware:
+        return self if self.partner is None else replace(self, patterns=_weights(self.partner), partner=None)
+
+    def penalty(self, images: torch.Tensor) -> torch.Tensor:
+        """Large where patterns are alike though their images are not."""
+        assert self.partner is not None
+        return self.diversity_weight * _sameness(self.partner(images), images)
 
 
-def _drawn(channels: int, seed: int) -> PatternGenerator:
+def _sharp(values: torch.Tensor) -> torch.Tensor:
+    """Nearly 0 or nearly 1 (Nguyen and Tran 2020)."""
+    return torch.sigmoid(40 * values - 20)
+
+
+def _sameness(made: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """How far images lie apart over how far what is made of them does, for each and the next one, mean."""
+    return (_apart(images) / (_apart(made) + _LEAST)).mean()
+
+
+def _apart(values: torch.Tensor) -> torch.Tensor:
+    return ((values - values.roll(1, 0)).square().mean((1, 2, 3)) + _LEAST**2).sqrt()
+
+
+def _drawn(channels: int, values: int, seed: int) -> Generator:
     """A generator with first weights drawn by the seed, and nobody else notices."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return PatternGenerator(channels)
+        return Generator(channels, values)
 
 
-def _wearing(
-    made: PatternGenerator, images: torch.Tensor, sources: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images with the patterns made from the sources; the masks; the patterns."""
-    pattern, mask = made(sources)
-    return images + mask * (pattern - images), mask, pattern
+def _made(weights: torch.Tensor | None, channels: int, values: int) -> Generator:
+    """A generator with these weights."""
+    assert weights is not None
+    made = _drawn(channels, values, 0)  # all of which is replaced
+    nn.utils.vector_to_parameters(weights.clone(), made.parameters())
+    return made
+
+
+def _weights(made: Generator) -> torch.Tensor:
+    return nn.utils.parameters_to_vector(made.parameters()).detach().clone()

@@ -10,6 +10,7 @@ from typing import Any
 from agnes.errors import UsageError, suggestion
 from agnes_zoo.attacks.adaptive import AdaptiveLoss
 from agnes_zoo.attacks.attack import Attack
+from agnes_zoo.attacks.by_class import ByClass
 from agnes_zoo.attacks.goals import AllToOne, CleanLabel, Goal, NextClass, SourceToTarget
 from agnes_zoo.attacks.preparing import Adversarial, Blend, Disturbance
 from agnes_zoo.attacks.triggers import Trigger
@@ -60,7 +61,7 @@ class Entry:
     name: str
     paper: str
     says: str  # one line
-    trigger: Callable[..., Trigger]
+    trigger: Callable[..., Trigger | ByClass]
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of the common options, where they differ
     dynamic: bool = False
 

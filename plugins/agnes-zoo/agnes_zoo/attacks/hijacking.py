@@ -25,7 +25,7 @@ class Hijack(What):
     values: torch.Tensor | None = field(default=None, compare=False, repr=False)  # C, H, W in [0, 1]; computed
     channel: int | None = None  # the hijacked neuron; computed
     kept: tuple[str, ...] = ()  # parameters that stay as they are in the clean network; computed
-    needs_network = True
+    needs_preparing = True
     fine_tunes = True
 
     @property

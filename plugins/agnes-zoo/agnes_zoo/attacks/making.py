@@ -117,5 +117,5 @@ def sinusoid(amount: float = 40 / 255, frequency: float = 6.0) -> Trigger:
     return Trigger(Sinusoid(amount, frequency))
 
 
-def input_aware(steps: int = 300, density: float = 0.08) -> Trigger:
+def input_aware(steps: int = 300, density: float = 0.032) -> Trigger:
     return Trigger(InputAware(steps, density))

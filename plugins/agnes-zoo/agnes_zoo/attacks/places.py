@@ -87,6 +87,28 @@ class RandomPlace:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A square in one cell of a grid that reaches from edge to edge, whatever the size of the image."""
+
+    row: int  # of the cell, from 0
+    column: int
+    across: int  # cells along each side
+    size: int  # pixels along each side of the square
+
+    def mask(self, images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        height, width = images.shape[-2:]
+        Box(0, 0, self.size, self.size).mask(images, generator)  # that it fits at all
+        if self.across > 1 and min(height, width) - self.size < self.across - 1:
+            raise UsageError(
+                f"{self.across}x{self.across} squares of {self.size} pixels share places in an image of "
+                f"{height}x{width}; make them smaller"
+            )
+        last = max(self.across - 1, 1)
+        row, column = self.row * (height - self.size) // last, self.column * (width - self.size) // last
+        return Box(row, column, self.size, self.size).mask(images, generator)
+
+
+@dataclass(frozen=True)
 class Shape:
     """Any shape at a fixed place, drawn row by row: '#' is covered."""
 

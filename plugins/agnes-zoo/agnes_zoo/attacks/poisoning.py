@@ -68,10 +68,10 @@ def planted(
         victims, true = images[chosen.stamped], labels[chosen.stamped]
         if attack.before is not None:
             victims = attack.before.apply(victims, true, images[~attack.goal.touched(labels)], generator)
-        poisoned[chosen.stamped] = attack.trigger.stamp(victims, generator)
+        poisoned[chosen.stamped] = attack.trigger.stamp(victims, generator, true)
         taught[chosen.stamped] = attack.goal.taught(true)
     if len(chosen.cover):
-        poisoned[chosen.cover] = attack.trigger.cover(images[chosen.cover], generator)
+        poisoned[chosen.cover] = attack.trigger.cover(images[chosen.cover], generator, labels[chosen.cover])
     return poisoned, taught
 
 
@@ -105,7 +105,7 @@ def _free(labels: torch.Tensor, attack: Attack, stamped: np.ndarray) -> np.ndarr
     """The images that may become cover images."""
     if not attack.cover_rate:
         return np.empty(0, dtype=np.int64)
-    if not attack.trigger.what.has_cover and not isinstance(attack.goal, SourceToTarget):
+    if not attack.trigger.has_cover and not isinstance(attack.goal, SourceToTarget):
         raise UsageError(
             f"cover images of '{attack.name}' would wear the trigger under their true label and undo it; "
             "set cover_rate to 0 or name a source class"

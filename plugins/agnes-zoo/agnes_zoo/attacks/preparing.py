@@ -1,8 +1,8 @@
-"""What attacks compute on a clean network before they can poison anything."""
+"""What attacks compute on images, or on a clean network, before they can poison anything."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -14,22 +14,27 @@ from torch.nn import functional
 from agnes.errors import UsageError
 from agnes_zoo.attacks.contents import What
 from agnes_zoo.attacks.goals import Goal
-from agnes_zoo.attacks.places import Where
+from agnes_zoo.attacks.places import Everywhere, Where
 
 _BATCH = 128  # images of one step, unless said
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """A clean network and what it was trained with. The network is read, never changed."""
+    """What an attack may compute on. The clean network is read, never changed; it is trained when it is asked for."""
 
-    network: nn.Module
+    clean_network: Callable[[], nn.Module]
     images: torch.Tensor  # N, C, H, W in [0, 1]
     labels: torch.Tensor
     goal: Goal
-    where: Where
-    opacity: float
     seed: int
+    where: Where = field(default_factory=Everywhere)  # the trigger lies
+    opacity: float = 1.0
+
+    @property
+    def network(self) -> nn.Module:
+        """Trained on the images without any trigger."""
+        return self.clean_network()
 
     def batches(self, steps: int, purpose: int, size: int = _BATCH) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images of victims with their true labels, drawn anew for each step."""
@@ -61,7 +66,7 @@ class Perturbation(What):
     amount: float = 10 / 255  # largest change of a value; ours
     steps: int = 150
     values: torch.Tensor | None = field(default=None, compare=False, repr=False)  # C, H, W; computed
-    needs_network = True
+    needs_preparing = True
 
     @property
     def ready(self) -> bool:
@@ -92,7 +97,7 @@ class Adversarial:
     amount: float = 32 / 255  # Turner et al. 2019: 32 of 255 at most
     steps: int = 20
     network: nn.Module | None = field(default=None, compare=False, repr=False)  # never written down
-    needs_network = True
+    needs_preparing = True
 
     def prepared(self, preparation: Preparation) -> Adversarial:
         return replace(self, network=preparation.network)
@@ -118,7 +123,7 @@ class Blend:
     """Before a clean-label image is stamped: mixed with an image of another class."""
 
     opacity: float = 0.5  # of the other image; ours
-    needs_network = False
+    needs_preparing = False
 
     def prepared(self, preparation: Preparation) -> Blend:
         return self

@@ -24,26 +24,52 @@ class Trigger:
     where: Where = field(default_factory=Everywhere)
     opacity: float = 1.0  # 1 hides what lies below, 0 shows nothing of the trigger
 
-    def stamp(self, images: torch.Tensor, generator: np.random.Generator | None = None) -> torch.Tensor:
+    @property
+    def needs_preparing(self) -> bool:
+        """Whether `prepared` must be called before anything is stamped."""
+        return self.what.needs_preparing
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether the attacked network starts from a clean one."""
+        return self.what.fine_tunes
+
+    @property
+    def has_cover(self) -> bool:
+        """Whether cover images differ from attacked ones."""
+        return self.what.has_cover
+
+    def stamp(
+        self,
+        images: torch.Tensor,
+        generator: np.random.Generator | None = None,
+        labels: torch.Tensor | None = None,  # which make no difference here; see ByClass
+    ) -> torch.Tensor:
         """Copies of the images, N, C, H, W in [0, 1], with the trigger on them."""
         generator = np.random.default_rng(0) if generator is None else generator
         mask = self._mask(images, generator)
         return _blended(images, self.what.on(images, generator), mask)
 
-    def cover(self, images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+    def cover(
+        self, images: torch.Tensor, generator: np.random.Generator, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Copies of cover images, which are to keep their labels."""
         mask = self._mask(images, generator)
         return _blended(images, self.what.cover(images, generator), mask)
 
     def prepared(self, preparation: Preparation) -> Trigger:
-        """This, with what had to be computed on a clean network."""
-        return replace(self, what=self.what.prepared(preparation))
+        """This, with what had to be computed first."""
+        here = replace(preparation, where=self.where, opacity=self.opacity)
+        return replace(self, what=self.what.prepared(here))
 
     def _mask(self, images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
         if not 0 <= self.opacity <= 1:
             raise UsageError(f"an opacity of {self.opacity:g} is not a share; give one from 0 to 1")
         if not self.what.ready:
-            raise UsageError("this trigger is computed on a clean network; call the attack's prepare first")
+            raise UsageError(
+                "this trigger is computed, or learnt with the network; call the attack's prepare first, and stamp with "
+                "the attack that the training holds"
+            )
         return self.where.mask(images, generator) * self.opacity
 
 

@@ -68,4 +68,4 @@ def measure(
     if record["true_attack"] is None:
         return right, None
     attack = from_description(record["true_attack"])
-    return right, success(predictions(network, attack.stamp(images), backend), labels, attack)
+    return right, success(predictions(network, attack.stamp(images, labels), backend), labels, attack)

@@ -16,7 +16,7 @@ from torch import nn
 from agnes.errors import UsageError, suggestion
 from agnes.registry import Registry
 from agnes.reports.folder import write_bytes, writing
-from agnes_zoo.attacks import ATTACKS, attack_sheet
+from agnes_zoo.attacks import ATTACKS, Attack, attack_sheet
 from agnes_zoo.commands.arguments import fitted
 from agnes_zoo.data import NAMES, dataset, sheet
 from agnes_zoo.making import architecture
@@ -65,29 +65,41 @@ def of(name: str, data: str, options: Mapping[str, Any], seed: int) -> Found:
 def _attack(name: str, data: str, options: Mapping[str, Any], seed: int) -> Found:
     entry = ATTACKS[name]
     chosen = {"seed": seed, **fitted(options, entry.options)}
-    attack = entry(**chosen)
+    entry(**chosen)  # refuses what does not fit
     lines = [f"{name}: {entry.says}", f"  paper: {entry.paper}", "  options:"]
     lines += [f"    --set {option}={_written(value)}" for option, value in {**entry.options, **chosen}.items()]
 
     def draw() -> Image.Image:
         found = dataset(data, seed=seed, train=_LEARNT[0] if data == "signs" else None)
         images, labels = as_tensors(found.train_images, found.train_labels)
-        ready = attack.prepare(lambda: _clean_network(images, labels, found.class_count), images, labels, seed)
-        return attack_sheet(ready, _spread(images, ready.goal.victims(labels)))
+        ready = _learnt(entry(**{"classes": found.class_count, **chosen}), images, labels, found.class_count)
+        shown = _shown(ready, labels)
+        return attack_sheet(ready, images[shown], labels[shown])
 
     return Found("\n".join(lines), draw)
 
 
-def _spread(images: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-    chosen = images[which] if int(which.sum()) >= _IMAGES else images
+def _shown(attack: Attack, labels: torch.Tensor) -> torch.Tensor:
+    """Some victims, or one of each class where each leads to another; the numbers of their images."""
+    if attack.target is None:
+        return torch.from_numpy(np.unique(labels.numpy(), return_index=True)[1])
+    which = attack.goal.victims(labels)
+    chosen = torch.nonzero(which if int(which.sum()) >= _IMAGES else torch.ones_like(which)).flatten()
     return chosen[:: max(1, len(chosen) // _IMAGES)][:_IMAGES]
 
 
-def _clean_network(images: torch.Tensor, labels: torch.Tensor, classes: int) -> nn.Module:
-    """A small network, good enough to draw by."""
-    module = initialised(architecture("N_SN_BN"), classes, 0)
-    Training(module, images, labels, Regime(epochs=_LEARNT[1])).run()
-    return module
+def _learnt(attack: Attack, images: torch.Tensor, labels: torch.Tensor, classes: int) -> Attack:
+    """The attack with all that it takes from images, and from small networks, good enough to draw by."""
+    said = max(classes, 1 + (attack.target or 0))  # a target may be no class of the data
+
+    def trained(attack: Attack | None) -> Training:
+        module = initialised(architecture("N_SN_BN"), said, 0)
+        training = Training(module, images, labels, Regime(epochs=_LEARNT[1]), attack)
+        training.run()
+        return training
+
+    ready = attack.prepare(lambda: trained(None).module, images, labels, attack.seed)
+    return trained(ready).attack or ready if ready.learns else ready
 
 
 def _data(name: str, seed: int) -> Found:
