@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agnes import judging, measuring
 from agnes.detecting import Findings, detect
-from agnes.results import Repair, Trigger, TriggerOutcome
+from agnes.results import NOT_NEEDED, Repair, Trigger, TriggerOutcome
 
 if TYPE_CHECKING:
     from agnes.network import Network
@@ -28,7 +28,7 @@ def mend(stages: Stages, network: Network, found: Findings, accuracy_drop: float
     def enough(repairs: Sequence[Repair]) -> str:
         measured.extend(_measured(stages, network, convicting, repair) for repair in repairs[len(measured) :])
         good = next((repair for repair in measured if _holds(repair, accuracy_drop)), None)
-        return f"not needed: {good.method} has repaired the network" if good else ""
+        return f"{NOT_NEEDED} {good.method} has repaired the network" if good else ""
 
     enough(stages.mitigate(network, convicting, found.candidates, enough))
     return tuple(sorted(measured, key=lambda repair: _merit(repair, accuracy_drop)))

@@ -16,6 +16,7 @@ SCHEMA_VERSION = "1.0"
 
 Status = Literal["clean", "backdoored", "inconclusive"]
 RunStatus = Literal["ok", "skipped", "failed"]
+NOT_NEEDED = "not needed:"  # begins the reason of a method that was skipped because another had done its work
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,10 @@ def test_the_demo_finds_shows_and_repairs_the_backdoor(demo_run):
     assert report["verdict"]["target_name"] == "stop"
     assert report["repair"]["rescan"]["status"] == "clean"
     assert {m["stage"] for m in report["methods"]} == STAGES
-    assert all(m["status"] == "ok" for m in report["methods"])
+    for method in report["methods"]:
+        spared = method["reason"].startswith("not needed: tac-prune has repaired")
+        assert method["status"] == ("skipped" if spared else "ok"), method
+    assert [m["name"] for m in report["methods"] if m["stage"] == "mitigation" and m["status"] == "ok"] == ["tac-prune"]
     for words in ("BACKDOORED", "stop", "repair", "re-scan: clean", "the true trigger succeeds on"):
         assert words in done.stdout
 

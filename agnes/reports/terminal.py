@@ -15,6 +15,7 @@ from agnes.hookspecs import hookimpl
 from agnes.reports import comparison
 from agnes.reports.folder import REPORT
 from agnes.reports.json import trigger_stem
+from agnes.results import NOT_NEEDED
 from agnes.text import counted, printable
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def _doubts(report: Report, to: Console) -> None:
         nothing_to_mend = (
             run.stage == "mitigation" and run.status == "skipped" and report.verdict.status != "backdoored"
         )
-        if run.status != "ok" and not nothing_to_mend:
+        if run.status != "ok" and not nothing_to_mend and not run.reason.startswith(NOT_NEEDED):
             to.print(Text(f"{run.status:<8} {run.name} ({run.stage}): {printable(run.reason)}"))
         for note in run.notes:
             to.print(Text(f"note     {run.name}: {printable(note, 300)}"))
