@@ -206,7 +206,7 @@ def written(name: str, exporter: str, opset: int) -> bytes:
 def _written(name: str, exporter: str, opset: int) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     module, images = copy.deepcopy(family(name)), torch.rand(2, *FAMILIES[name][1])
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.enable_grad():  # without gradients torch traces attention's fused kernel
         warnings.simplefilter("ignore")
         try:
             return _legacy(module, images, opset) if exporter == "legacy" else _dynamo(module, images, opset)
