@@ -18,7 +18,7 @@ from agnes.network import Network
 from agnes.samples import Samples
 from agnes.selection import Chosen, Selection
 from agnes.stages import Stages
-from agnes.testing import AbstractionChecks, tiny_network
+from agnes.testing import tiny_network
 from agnes.testing.networks import random_network
 
 BACKEND = Backend.choose("cpu", memory=1 << 28)
@@ -390,11 +390,6 @@ def test_without_room_for_all_images_it_takes_fewer_and_says_so():
     small = Backend.choose("cpu", memory=4 * 600 * 2 * 6 * 60)
     found = DeepAbstract().abstract(network=network, samples=images(network, 100), backend=small)
     assert found.notes[-1] == "all layers: clustered on 60 of 100 images, as many as the memory budget holds"
-
-
-class TestDeepAbstract(AbstractionChecks):
-    method = DeepAbstract()
-    networks = ("fully_connected", "batch_norm", "average_pooled")
 
 
 @pytest.mark.parametrize(
