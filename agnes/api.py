@@ -26,13 +26,17 @@ def scan(
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,  # method -> setting -> value
     output: Name | None = None,  # the run folder; nothing is written without one
+    test_data: Name | None = None,  # labelled images for measuring and, without repair_data, for repair
+    repair_data: Name | None = None,  # labelled images for repair
     only: bool = False,  # leave out stages that no method of `methods` serves
+    repair: bool = False,  # with `only`: repair all the same, if a backdoor is found
     load: LoadOptions | None = None,
     seed: int = 0,
     device: str | None = None,
     precision: Precision = "float32",
     memory: int | None = None,  # bytes
     time_budget: float | None = None,  # seconds
+    compact: bool = False,  # take channels without weights out of the repaired network
     max_accuracy_drop: float = 0.02,  # that a repair may cost before the next method is tried
     block: Sequence[str] = (),
     progress: Progress | None = None,
@@ -40,17 +44,21 @@ def scan(
     """Scan a model for backdoors, as `agnes run` does; no configuration file is read."""
     request = engine.Request(
         model=Path(model),
-        data=None if data is None else Path(data),
+        data=_path(data),
+        test_data=_path(test_data),
+        repair_data=_path(repair_data),
         methods=tuple(methods),
         only=only,
+        repair=repair,
         settings=settings or {},
         load=load or LoadOptions(),
-        output=None if output is None else Path(output),
+        output=_path(output),
         seed=seed,
         device=device,
         precision=precision,
         memory=memory,
         time_budget=time_budget,
+        compact=compact,
         max_accuracy_drop=max_accuracy_drop,
         block=tuple(block),
     )
@@ -63,6 +71,8 @@ def repair(
     data: Name | None = None,  # benign images; None: those of the run
     methods: Sequence[Any] = (),  # of mitigation; none: the engine chooses
     *,
+    test_data: Name | None = None,  # labelled images for measuring and, without repair_data, for repair
+    repair_data: Name | None = None,  # labelled images for repair
     output: Name | None = None,  # the repaired model's file; nothing is written without one
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     load: LoadOptions | None = None,
@@ -71,6 +81,7 @@ def repair(
     precision: Precision = "float32",
     memory: int | None = None,
     time_budget: float | None = None,
+    compact: bool = False,  # take channels without weights out of the repaired network
     max_accuracy_drop: float = 0.02,
     block: Sequence[str] = (),
     progress: Progress | None = None,
@@ -78,7 +89,9 @@ def repair(
     """Repair a model with what a run has found, as `agnes repair` does; the model itself is never changed."""
     request = engine.Request(
         model=Path(model),
-        data=None if data is None else Path(data),
+        data=_path(data),
+        test_data=_path(test_data),
+        repair_data=_path(repair_data),
         methods=tuple(methods),
         settings=settings or {},
         load=load or LoadOptions(),
@@ -87,10 +100,11 @@ def repair(
         precision=precision,
         memory=memory,
         time_budget=time_budget,
+        compact=compact,
         max_accuracy_drop=max_accuracy_drop,
         block=tuple(block),
         findings=Path(run),
-        repaired=None if output is None else Path(output),
+        repaired=_path(output),
     )
     return engine.run(request, progress=progress)
 
@@ -98,3 +112,7 @@ def repair(
 def open_network(model: Name, load: LoadOptions | None = None, *, block: Sequence[str] = ()) -> Network:
     """The Network in a model file, opened by whichever installed loader can."""
     return open_model(Path(model), load or LoadOptions(), Registry.discover(block)).network
+
+
+def _path(name: Name | None) -> Path | None:
+    return None if name is None else Path(name)

@@ -47,7 +47,8 @@ def call(hook: str, name: str, method: Any, **arguments: Any) -> Any:
     caller = getattr(manager.hook, hook)
     if not caller.get_hookimpls():
         raise BrokenPlugin(f"plugin '{name}' implements no hook '{hook}'; decorate its method with @agnes.hookimpl")
-    result = caller(**arguments)
+    absent = hookspecs.OPTIONAL & set(caller.spec.argnames)
+    result = caller(**{**dict.fromkeys(absent), **arguments})
     if isinstance(result, list) and not caller.spec.opts.get("firstresult"):
         return result[0] if result else None
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -32,10 +31,13 @@ def detect(stages: Stages, network: Network) -> Findings:
     """The stages that look for a backdoor, and the verdict."""
     representatives = stages.abstract(network)
     candidates = stages.stimulate(network, representatives)
-    triggers = _marked(network, stages.invert(network, candidates))
+    triggers = stages.invert(network, candidates)
     evidence = stages.diagnose(network)
+    triggers += tuple(replace(e.trigger, method=e.method) for e in evidence if e.trigger is not None)
     benign = on_benign(stages, network)
     verdict = judging.judge(network, triggers, evidence, stages.runs, benign=benign)
+    triggers = _with_reach(stages, network, judging.marked(network, triggers, verdict))
+    verdict = replace(verdict, backdoors=judging.backdoors(triggers))
     stages.finished("judging", (verdict,))
     return Findings(representatives, candidates, triggers, evidence, verdict, benign)
 
@@ -46,8 +48,11 @@ def on_benign(stages: Stages, network: Network) -> Benign:
         return Benign(*measuring.accuracy(network, stages.samples, replace(stages.backend, deadline=None)))
 
 
-def _marked(network: Network, triggers: Sequence[Trigger]) -> tuple[Trigger, ...]:
-    """The triggers with what the judge thinks of each, the most unusual first."""
-    return tuple(
-        replace(w.trigger, anomaly_index=w.index, convicts=w.convicts) for w in judging.weigh(network, triggers)
-    )
+def _with_reach(stages: Stages, network: Network, triggers: tuple[Trigger, ...]) -> tuple[Trigger, ...]:
+    """Those that convict with how many classes they move; forward passes, whatever time is left."""
+    backend = replace(stages.backend, deadline=None)
+    with backend.computing():
+        return tuple(
+            replace(t, reach=measuring.reach(network, t, stages.samples, backend)) if t.convicts else t
+            for t in triggers
+        )

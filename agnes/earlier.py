@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from agnes.network import Network
 
 _MAX_BYTES = 256 * 2**20  # of a report
-_OF_TRIGGER = ("asr", "held_out", "source", "purpose", "layer", "channel", "method", "anomaly_index", "convicts")
+_OF_TRIGGER = (
+    "asr",
+    "held_out",
+    "source",
+    "purpose",
+    "layer",
+    "channel",
+    "method",
+    "anomaly_index",
+    "convicts",
+    "reach",
+)
 _OF_RUN = ("name", "stage", "distribution", "version", "settings", "status", "reason", "seconds", "chosen")
 
 
@@ -63,6 +74,12 @@ class Earlier:
     def data(self) -> Path | None:
         """The images that were scanned with, where they still are."""
         source = self.report["data"].get("source")
+        return Path(source) if isinstance(source, str) and Path(source).exists() else None
+
+    def given(self, option: str) -> Path | None:
+        """The further images that the run was given, where they still are."""
+        settings = self.report.get("settings")
+        source = settings.get(option) if isinstance(settings, dict) else None
         return Path(source) if isinstance(source, str) and Path(source).exists() else None
 
     @property

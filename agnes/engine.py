@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agnes import judging, selection, settings
+from agnes import judging, measuring, selection, settings
 from agnes.backend import Backend, Precision, Progress
 from agnes.calling import Events
+from agnes.compacting import compacted
+from agnes.dealing import Dealt, deal
 from agnes.detecting import Findings, detect, on_benign
 from agnes.earlier import Earlier
 from agnes.errors import UsageError
@@ -18,7 +20,7 @@ from agnes.loading import LoadOptions, open_model
 from agnes.mending import mend
 from agnes.registry import Registry
 from agnes.reports import environment, exporting, folder
-from agnes.results import Benign, Report
+from agnes.results import Benign, Repair, Report
 from agnes.samples import Samples, read_samples
 from agnes.selection import Selection
 from agnes.stages import Stages
@@ -46,8 +48,12 @@ class Request:
     time_budget: float | None = None  # seconds
     block: Sequence[str] = ()
     reports: Sequence[str] = ()  # reporter plugins
+    test_data: Path | None = None  # labelled images for measuring and, without repair_data, for repair
+    repair_data: Path | None = None  # labelled images for repair
+    repair: bool = False  # with `only`: repair all the same, with methods that the engine chooses
     findings: Path | None = None  # the folder of an earlier run, whose findings are taken instead of a new scan
     max_accuracy_drop: float = 0.02  # that a repair may cost before the engine tries the next method
+    compact: bool = False  # take channels without weights out of the repaired network
     repaired: Path | None = None  # where the best repaired network goes; None: into the run folder
 
 
@@ -75,17 +81,19 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
         if earlier is not None:
             earlier.check(opened.facts)
         network = opened.network.to(backend.device)
-        samples = read(request.data, network, backend)
-        network = _named(network, request.load, samples)
-        chosen = selection.select(registry, network, request.methods, assigned, request.only)
+        dealt = _dealt(request, network, backend)
+        network = _named(network, request.load, dealt.scan)
+        chosen = _chosen(request, registry, network, assigned)
         _refuse_unused(request.settings, chosen, registry)
-        stages = Stages(chosen, backend, events, samples, [opened.run, *(earlier.runs if earlier else ())])
+        before = [opened.run, *(earlier.runs if earlier else ())]
+        stages = Stages(chosen, backend, events, dealt.scan, before, dealt.repair)
         model = {**opened.facts, "class_names": list(network.class_names)}
-        report = _blank(request, backend, model, samples, registry, chosen)
+        report = _blank(request, backend, model, dealt, registry, chosen)
         try:
             found = detect(stages, network) if earlier is None else _found_before(earlier, stages, network)
-            report = _with_findings(report, found)
-            report = replace(report, repairs=mend(stages, network, found, request.max_accuracy_drop))
+            report = _with_findings(report, _on_test_data(found, dealt, network, backend))
+            repairs = mend(stages, network, found, dealt, request.max_accuracy_drop)
+            report = replace(report, repairs=_compacted(repairs) if request.compact else repairs)
             report = _with_exports(report, request, registry, assigned)
         except KeyboardInterrupt:
             _finish(_interrupted(report, stages), stages, request, started, events)
@@ -102,6 +110,50 @@ def read(data: Path | None, network: Network, backend: Backend) -> Samples:
     return samples.to(backend.device)
 
 
+def _dealt(request: Request, network: Network, backend: Backend) -> Dealt:
+    """The images of a run by what they are for."""
+    samples = read(request.data, network, backend)
+    test = None if request.test_data is None else read(request.test_data, network, backend)
+    repair = None if request.repair_data is None else read(request.repair_data, network, backend)
+    if test is not None and test.test is not None:  # a folder or file of two parts
+        test = test.test
+    generator = backend.generator("test data for repair", device="cpu")
+    return deal(samples, test, repair, network.class_count, generator)
+
+
+def _chosen(request: Request, registry: Registry, network: Network, assigned: settings.Assignments) -> Selection:
+    """The methods of a run; where a repair is asked for in words, the engine's unless one is named."""
+    chosen = selection.select(registry, network, request.methods, assigned, request.only)
+    if not (request.repair and request.only) or chosen.of("mitigation"):
+        return chosen
+    usual = selection.select(registry, network, (), assigned)
+    broken = dict.fromkeys((*chosen.broken, *usual.broken))
+    return Selection((*chosen.methods, *usual.of("mitigation")), tuple(broken))
+
+
+def _compacted(repairs: tuple[Repair, ...]) -> tuple[Repair, ...]:
+    """The repairs, the best of them without channels pruned to zero; it stays whole where that fails."""
+    if not repairs or repairs[0].rescan is None:
+        return repairs
+    best, *others = repairs
+    try:
+        best = compacted(best)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        best = replace(best, notes=(*best.notes, f"not compacted: {reason}"))
+    return best, *others
+
+
+def _on_test_data(found: Findings, dealt: Dealt, network: Network, backend: Backend) -> Findings:
+    """The findings with the network's accuracy on the test data, where there are any; the verdict stands."""
+    if dealt.measure is dealt.scan or dealt.measured_on != "test data":
+        return found
+    with backend.computing():
+        return replace(
+            found, benign=Benign(*measuring.accuracy(network, dealt.measure, replace(backend, deadline=None)))
+        )
+
+
 def _spare_original(request: Request) -> None:
     if request.repaired is not None and request.repaired.resolve() == Path(request.model).resolve():
         raise UsageError(
@@ -116,6 +168,8 @@ def _as_before(request: Request, earlier: Earlier) -> Request:
     return replace(
         request,
         data=request.data or earlier.data,
+        test_data=request.test_data or earlier.given("test_data"),
+        repair_data=request.repair_data or earlier.given("repair_data"),
         methods=tuple(dict.fromkeys((*(run.name for run in ran), *request.methods))),
         config=settings.merged(before, request.config),
     )
@@ -154,13 +208,13 @@ def _blank(
     request: Request,
     backend: Backend,
     model: Mapping[str, Any],
-    samples: Samples,
+    dealt: Dealt,
     registry: Registry,
     chosen: Selection,
 ) -> Report:
     return Report(
         model=model,
-        data={**environment.of_samples(samples), **_on_benign(Benign())},
+        data={**environment.of_images(dealt), **_on_benign(Benign())},
         verdict=Findings().verdict,
         environment=environment.describe(backend, registry, chosen),
         settings={
@@ -168,6 +222,9 @@ def _blank(
             "precision": request.precision,
             "time_budget": request.time_budget,
             "only": request.only,
+            "repair": request.repair,
+            "test_data": request.test_data,
+            "repair_data": request.repair_data,
             "methods": [m if isinstance(m, str) else type(m).__name__ for m in request.methods],
         },
     )

@@ -5,7 +5,7 @@ An implementation names only the arguments it uses; hooks grow by new arguments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
+    from agnes.detecting import Findings
     from agnes.engine import Request
     from agnes.loading import LoadOptions
     from agnes.network import Network
@@ -53,7 +54,12 @@ def diagnose(network: Network, samples: Samples, backend: Backend) -> Evidence |
 
 @hookspec
 def mitigate(
-    network: Network, samples: Samples, triggers: Sequence[Trigger], candidates: Sequence[Candidate], backend: Backend
+    network: Network,
+    samples: Samples,
+    triggers: Sequence[Trigger],
+    candidates: Sequence[Candidate],
+    rescan: Callable[[Network], Findings] | None,  # what the scan finds in a changed copy; None: nobody scans again
+    backend: Backend,
 ) -> Repair:  # type: ignore[empty-body]
     """Return a repaired copy of the network and the list of what was changed in it."""
 
@@ -93,6 +99,7 @@ STAGES: Mapping[str, str] = {  # hook -> the noun of its entry-point group, in t
     "export": "exporter",
     "execute": "executor",
 }
+OPTIONAL = frozenset({"rescan"})  # arguments that are None where the caller has none
 METHOD_STAGES = ("abstraction", "stimulation", "inversion", "diagnosis", "mitigation")
 HOOK_OF = {noun: hook for hook, noun in STAGES.items()}
 GROUPS = (*STAGES.values(), "reporter", "command", "architecture")

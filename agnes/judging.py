@@ -1,24 +1,28 @@
 """From triggers and evidence to a verdict.
 
-A trigger that works does not convict by itself: clean networks have small triggers too (ABS, Fig. 16-17). It convicts
-when it works on images it was not made on, is small, and is far smaller than what the same method found for classes
-nothing pointed to. The probability is how rarely as many sizes drawn from one log-normal distribution hold one that
-looks as unusual; it is not calibrated on networks yet.
+A trigger that works does not convict by itself: clean networks have small triggers too (ABS, Fig. 16-17). Where the
+methods that ran are those of the calibration, their findings are weighed as it says, and the probability is that of a
+backdoor. With other methods or settings a trigger convicts when it works on images it was not made on, is small, and is
+far smaller than what the same method found for other classes; the probability then is how rarely as many sizes drawn
+from one log-normal distribution hold one that looks as unusual.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from agnes.calibration import Calibration, Weighing, shipped
 from agnes.outliers import Low
 from agnes.results import Benign, Evidence, MethodRun, Trigger, TriggerOutcome, Verdict
+from agnes.traits import COMPARED, VALID_ASR, Trait, log_size, smallest_by_target, traits
 
 if TYPE_CHECKING:
     from agnes.network import Network
 
+_MOST_CLASSES = 0.8  # AGNES, section 5.1
 DETECTION = ("abstraction", "stimulation", "inversion", "diagnosis")
 
 
@@ -26,12 +30,12 @@ DETECTION = ("abstraction", "stimulation", "inversion", "diagnosis")
 class Bounds:
     """Where the lines are drawn."""
 
-    asr: float = 0.85  # Koldenhof, table 5.2: ASR_valid
+    asr: float = VALID_ASR
     share: float = 0.25  # Koldenhof, table 5.2: s_valid, of the image
     index: float = 2.0  # Neural Cleanse: anomaly index
     probability: float = 0.95  # ours: after correction for the number of classes compared
     doubt: float = 0.9  # ours: a trigger this unusual does not convict, and does not let the network pass either
-    compared: int = 5  # ours: fewer classes than this give no spread to compare with
+    compared: int = COMPARED  # ours: fewer classes than this give no spread to compare with
     accuracy: float = 0.5  # ours: a network that gets fewer of its benign images right is not seen as it was meant
     images: int = 10  # ours: fewer labelled images than this say nothing about accuracy
 
@@ -54,17 +58,22 @@ def judge(
     bounds: Bounds | None = None,
     *,
     benign: Benign | None = None,
+    calibration: Calibration | None = None,
 ) -> Verdict:
     """The verdict on a network. A failure never reads as clean, nor does a network that errs on benign images."""
-    weighed = weigh(network, triggers, bounds)
+    found = traits(triggers, evidence, network.input_shape[1] * network.input_shape[2])
+    weighing = (calibration or shipped()).of(found, runs)
     misread = _misread(benign or Benign(), bounds or Bounds())
+    failed = [f"{run.name} failed: {run.reason}" for run in runs if run.status == "failed" and run.stage in DETECTION]
+    if weighing is not None:
+        return _calibrated(network, found, weighing, failed, misread)
+    weighed = weigh(network, triggers, bounds)
     convicting = [w for w in weighed if w.convicts]
     if convicting:
         return _backdoored(network, convicting, evidence, misread)
     probability = max((w.probability for w in weighed), default=None)
     exceeding = [e for e in evidence if e.exceeds]
-    doubts = [f"{run.name} failed: {run.reason}" for run in runs if run.status == "failed" and run.stage in DETECTION]
-    doubts += misread
+    doubts = failed + misread
     doubts += [
         f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}, and no trigger was found" for e in exceeding
     ]
@@ -78,6 +87,56 @@ def judge(
     if doubts:
         return Verdict("inconclusive", probability, reasons=tuple(doubts))
     return Verdict("clean", probability, reasons=tuple(_why_clean(network, convictable, weighed, evidence)))
+
+
+def _calibrated(
+    network: Network, found: Sequence[Trait], weighing: Weighing, failed: Sequence[str], misread: Sequence[str]
+) -> Verdict:
+    """The verdict by a calibration's weights."""
+    probability, parts = weighing.probability(found), weighing.parts(found)
+    order = sorted((t for t in found if t.source in parts), key=lambda trait: -parts[trait.source])
+    reasons = [_said(network, trait, parts[trait.source]) for trait in order]
+    if probability >= weighing.threshold:
+        strong = [t for t in order if weighing.alone(parts[t.source]) >= weighing.threshold] or order[:1]
+        targets = tuple(dict.fromkeys(t.target for t in strong if t.target is not None))
+        target = targets[0] if targets else None
+        name = None if target is None else network.class_names[target]
+        return Verdict("backdoored", probability, target, name, (*reasons, *misread), targets, True)
+    doubts = [*failed, *misread]
+    if probability >= weighing.doubt:
+        doubts.append(f"a probability of {probability:.2f} neither convicts nor acquits; from {weighing.doubt:.2f} on")
+    if doubts:
+        return Verdict("inconclusive", probability, reasons=(*doubts, *reasons), calibrated=True)
+    return Verdict("clean", probability, reasons=tuple(reasons), calibrated=True)
+
+
+def _said(network: Network, trait: Trait, part: float) -> str:
+    """What one method says, and what that adds to the log odds."""
+    where = "" if trait.target is None else f" for {network.class_names[trait.target]}"
+    values = ", ".join(f"{name} {value:.2f}" for name, value in trait.values.items())
+    return f"{trait.source}{where}: {values}; {part:+.1f} to the log odds"
+
+
+def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> tuple[Trigger, ...]:
+    """The triggers with what the judge thinks of each, the most unusual first."""
+    bounds = Bounds()
+    weighed = weigh(network, triggers)
+    if not verdict.calibrated:
+        return tuple(replace(w.trigger, anomaly_index=w.index, convicts=w.convicts) for w in weighed)
+    told = [
+        replace(
+            w.trigger,
+            anomaly_index=w.index if math.isfinite(w.index) else None,
+            convicts=w.trigger.target in verdict.targets and w.trigger.asr >= bounds.asr,
+        )
+        for w in weighed
+    ]
+    return tuple(sorted(told, key=lambda trigger: not trigger.convicts))
+
+
+def backdoors(triggers: Sequence[Trigger]) -> int:
+    """How many backdoors there are as AGNES counts them: targets of triggers that misclassify most classes."""
+    return len({t.target for t in triggers if t.convicts and (t.reach or 0.0) >= _MOST_CLASSES})
 
 
 def after_repair(rescan: Verdict, outcomes: Sequence[TriggerOutcome], class_names: Sequence[str]) -> Verdict:
@@ -102,12 +161,12 @@ def weigh(network: Network, triggers: Sequence[Trigger], bounds: Bounds | None =
         untested = [t for t in group if not t.held_out]
         weighed += [Weighed(trigger, float("-inf"), 0.0, False) for trigger in untested]
         group = [t for t in group if t.held_out]
-        sizes = _smallest_by_target(group, area, bounds)
+        sizes = smallest_by_target(group, area)
         comparable = len(sizes) >= bounds.compared and not _mostly_failed(group, bounds)
         others = Low(list(sizes.values())) if sizes else None
         for trigger in group:
             assert others is not None
-            size = _log_size(trigger, area, bounds)
+            size = log_size(trigger, area)
             works = trigger.asr >= bounds.asr and trigger.l1 <= bounds.share * area
             probability = 1 - others.by_chance(size) if works and comparable else 0.0
             index = others.index(size)
@@ -120,24 +179,6 @@ def _mostly_failed(triggers: Sequence[Trigger], bounds: Bounds) -> bool:
     """Whether half of the searches or more came to nothing, so that their sizes say nothing."""
     failed = sum(trigger.asr < bounds.asr / 2 for trigger in triggers)
     return 2 * failed >= len(triggers) > 0
-
-
-def _smallest_by_target(triggers: Sequence[Trigger], area: int, bounds: Bounds) -> dict[int, float]:
-    """The log size of the smallest trigger to each class."""
-    sizes: dict[int, float] = {}
-    for trigger in triggers:
-        size = _log_size(trigger, area, bounds)
-        sizes[trigger.target] = min(size, sizes.get(trigger.target, size))
-    return sizes
-
-
-def _log_size(trigger: Trigger, area: int, bounds: Bounds) -> float:
-    """Log of the size; a trigger that falls short of the success bound counts for more, up to the whole image.
-
-    In proportion, so that a class just below the bound is no outlier to one just above it.
-    """
-    size, short = max(trigger.l1, 1 / 255), max(0.0, 1 - trigger.asr / bounds.asr)
-    return math.log(size) + short * max(0.0, math.log(area) - math.log(size))
 
 
 def _described(network: Network, weighed: Weighed) -> str:

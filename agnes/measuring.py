@@ -24,8 +24,8 @@ def predictions(network: Network, images: torch.Tensor, backend: Backend) -> tor
 
 def accuracy(network: Network, samples: Samples, backend: Backend) -> tuple[float | None, int]:
     """The share of labelled images classified right, and their number; the test part is taken where there is one."""
-    measured = samples.test if samples.test is not None and samples.test.labels is not None else samples
-    if measured.labels is None or len(measured) == 0:
+    measured = scored(samples)
+    if measured is None or measured.labels is None:
         return None, 0
     right = predictions(network, measured.images, backend) == measured.labels.to(backend.device)
     return float(right.float().mean()), len(measured)
@@ -52,6 +52,24 @@ def attack_success(network: Network, trigger: Trigger, samples: Samples, backend
     with torch.no_grad():
         hits = backend.map(lambda part: network(trigger.apply(part)).argmax(1), images) == trigger.target
     return float(hits.float().mean()), len(images)
+
+
+def reach(network: Network, trigger: Trigger, samples: Samples, backend: Backend) -> float:
+    """The share of the classes, less the target, of which the trigger sends most images to the target."""
+    measured = with_labels(network, samples.test if samples.test is not None else samples, backend)
+    assert measured.labels is not None
+    labels = measured.labels.to(backend.device)
+    with torch.no_grad():
+        hits = backend.map(lambda part: network(trigger.apply(part)).argmax(1), measured.images) == trigger.target
+    classes = [label for label in labels.unique().tolist() if label != trigger.target]
+    moved = sum(float(hits[labels == label].float().mean()) > 0.5 for label in classes)
+    return moved / len(classes) if classes else 0.0
+
+
+def tested(network: Network, trigger: Trigger, samples: Samples, backend: Backend) -> Trigger:
+    """The trigger with its success on these images."""
+    asr, count = attack_success(network, trigger, samples, backend)
+    return replace(trigger, asr=asr, held_out=count)
 
 
 def trigger_activated_change(
@@ -86,3 +104,9 @@ def outstanding(changes: Mapping[str, torch.Tensor], threshold: float) -> dict[t
         for channel in (scores >= threshold).nonzero().flatten().tolist():
             found[layer, channel] = float(scores[channel])
     return found
+
+
+def scored(samples: Samples) -> Samples | None:
+    """The images that give the accuracy: the test part where it has labels, else the samples; None: no labels."""
+    measured = samples.test if samples.test is not None and samples.test.labels is not None else samples
+    return None if measured.labels is None or len(measured) == 0 else measured

@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from agnes import judging, measuring
+from agnes import certifying, judging, measuring
+from agnes.dealing import Dealt
 from agnes.detecting import Findings, detect
+from agnes.errors import OutOfTime
+from agnes.relearning import relearn
 from agnes.results import NOT_NEEDED, Repair, Trigger, TriggerOutcome
 
 if TYPE_CHECKING:
+    from agnes.backend import Backend
     from agnes.network import Network
     from agnes.stages import Stages
 
+_SHARE_OF_RESCANS = 0.2  # of the time left: a method is offered re-scans only where one takes less
 
-def mend(stages: Stages, network: Network, found: Findings, accuracy_drop: float) -> tuple[Repair, ...]:
+
+def mend(stages: Stages, network: Network, found: Findings, dealt: Dealt, accuracy_drop: float) -> tuple[Repair, ...]:
     """Repair with the triggers that convict, measure before and after, and scan again; the best repair first.
 
     Where the engine chose the method, the next one is tried as long as a trigger is left or accuracy fell by more than
     `accuracy_drop`.
     """
     convicting = [trigger for trigger in found.triggers if trigger.convicts]
+    bench = _Bench(stages, network, convicting, dealt)
     measured: list[Repair] = []
 
     def enough(repairs: Sequence[Repair]) -> str:
-        measured.extend(_measured(stages, network, convicting, repair) for repair in repairs[len(measured) :])
+        measured.extend(bench.measured(repair) for repair in repairs[len(measured) :])
         good = next((repair for repair in measured if _holds(repair, accuracy_drop)), None)
         return f"{NOT_NEEDED} {good.method} has repaired the network" if good else ""
 
-    enough(stages.mitigate(network, convicting, found.candidates, enough))
-    return tuple(sorted(measured, key=lambda repair: _merit(repair, accuracy_drop)))
+    rescan = bench.rescans if bench.rescans.affordable else None
+    enough(stages.mitigate(network, convicting, found.candidates, enough, rescan))
+    ordered = sorted(measured, key=lambda repair: _merit(repair, accuracy_drop))
+    return tuple(bench.relearnt(repair) if place == 0 else repair for place, repair in enumerate(ordered))
 
 
 def _holds(repair: Repair, accuracy_drop: float) -> bool:
@@ -40,41 +51,10 @@ def _holds(repair: Repair, accuracy_drop: float) -> bool:
 
 
 def _lost(repair: Repair) -> float:
-    return (repair.accuracy_before or 0.0) - (repair.accuracy_after or 0.0)
-
-
-def _measured(stages: Stages, network: Network, triggers: Sequence[Trigger], repair: Repair) -> Repair:
-    """A repair with what it did; one that cannot be measured says so and does not end the run."""
-    started = time.monotonic()
-    try:
-        return _measure(stages, network, triggers, repair)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        return replace(repair, notes=(*repair.notes, f"the repaired network could not be measured: {reason}"))
-    finally:
-        stages.timings["rescan"] = stages.timings.get("rescan", 0.0) + time.monotonic() - started
-
-
-def _measure(stages: Stages, network: Network, triggers: Sequence[Trigger], repair: Repair) -> Repair:
-    backend, samples = stages.backend, stages.samples
-    with backend.computing():
-        before, images = measuring.accuracy(network, samples, backend)
-        after, _ = measuring.accuracy(repair.network, samples, backend)
-        labelled = measuring.with_labels(network, samples, backend)  # the same images count before and after
-        outcomes = []
-        for trigger in triggers:
-            success, count = measuring.attack_success(network, trigger, labelled, backend)
-            left, _ = measuring.attack_success(repair.network, trigger, labelled, backend)
-            outcomes.append(TriggerOutcome(trigger.target, success, left, count))
-    rescan = judging.after_repair(detect(stages.again(), repair.network).verdict, outcomes, network.class_names)
-    return replace(
-        repair,
-        accuracy_before=before,
-        accuracy_after=after,
-        accuracy_images=images,
-        outcomes=tuple(outcomes),
-        rescan=rescan,
-    )
+    """Accuracy that went or, where no image has a label, the share of answers that changed."""
+    if repair.accuracy_before is None or repair.accuracy_after is None:
+        return 0.0 if repair.agreement is None else 1 - repair.agreement
+    return repair.accuracy_before - repair.accuracy_after
 
 
 def _merit(repair: Repair, accuracy_drop: float) -> tuple[Any, ...]:
@@ -84,3 +64,108 @@ def _merit(repair: Repair, accuracy_drop: float) -> tuple[Any, ...]:
     success = max((o.after for o in repair.outcomes), default=0.0)
     kept = _lost(repair) <= accuracy_drop
     return (repair.rescan.status != "clean", not kept, round(success, 2), _lost(repair))
+
+
+@dataclass
+class _Rescans:
+    """The scan done again on changed copies; one that came to its end is not done twice on the same weights."""
+
+    stages: Stages
+    known: dict[str, Findings] = field(default_factory=dict)
+
+    @property
+    def affordable(self) -> bool:
+        """Whether a method may ask for re-scans, by how long the scan took and how much time is left."""
+        left = self.stages.backend.remaining()
+        taken = sum(self.stages.timings.get(stage, 0.0) for stage in judging.DETECTION)
+        return math.isinf(left) or taken <= _SHARE_OF_RESCANS * left
+
+    def __call__(self, network: Network, backend: Backend | None = None) -> Findings:
+        weights = _digest(network)
+        if weights in self.known:
+            return self.known[weights]
+        again = self.stages.again(backend)
+        found = detect(again, network)
+        if all(run.status != "failed" for run in again.runs):
+            self.known[weights] = found
+        return found
+
+
+def _digest(network: Network) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _Bench:
+    """Where repairs are measured, each in the same way."""
+
+    def __init__(self, stages: Stages, network: Network, triggers: Sequence[Trigger], dealt: Dealt) -> None:
+        self.stages, self.network, self.triggers, self.dealt = stages, network, triggers, dealt
+        self.rescans = _Rescans(stages)
+        self.untimed = replace(stages.backend, deadline=None)  # for a few forward passes, whatever time is left
+
+    def measured(self, repair: Repair) -> Repair:
+        """A repair with what it did; one that cannot be measured says so and does not end the run."""
+        started = time.monotonic()
+        try:
+            return self._measure(repair)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            return replace(repair, notes=(*repair.notes, f"the repaired network could not be measured: {reason}"))
+        finally:
+            timings = self.stages.timings
+            timings["rescan"] = timings.get("rescan", 0.0) + time.monotonic() - started
+
+    def _measure(self, repair: Repair) -> Repair:
+        network, samples, backend = self.network, self.dealt.measure, self.untimed
+        with backend.computing():
+            before, images = measuring.accuracy(network, samples, backend)
+            after, _ = measuring.accuracy(repair.network, samples, backend)
+            repair = replace(
+                repair,
+                accuracy_before=before,
+                accuracy_after=after,
+                accuracy_images=images,
+                measured_on=self.dealt.measured_on,
+                confusion_before=certifying.confusion(network, samples, backend),
+                confusion_after=certifying.confusion(repair.network, samples, backend),
+                agreement=certifying.agreement(network, repair.network, samples, backend),
+                weights=sum(tensor.numel() for tensor in certifying.weights(repair.network).values()),
+                weights_changed=certifying.weights_changed(network, repair.network),
+                outcomes=self._outcomes(repair.network),
+            )
+        rescan = self.rescans(repair.network).verdict
+        return replace(repair, rescan=judging.after_repair(rescan, repair.outcomes, network.class_names))
+
+    def _outcomes(self, repaired: Network) -> tuple[TriggerOutcome, ...]:
+        """What each trigger that convicts does before and after, on the same images."""
+        backend = self.untimed
+        labelled = measuring.with_labels(self.network, self.dealt.measure, backend)
+        outcomes = []
+        for trigger in self.triggers:
+            success, count = measuring.attack_success(self.network, trigger, labelled, backend)
+            left, _ = measuring.attack_success(repaired, trigger, labelled, backend)
+            outcomes.append(TriggerOutcome(trigger.target, success, left, count, trigger.method))
+        return tuple(outcomes)
+
+    def relearnt(self, repair: Repair) -> Repair:
+        """A repair with how readily the first trigger comes back; where that cannot be said, why."""
+        if repair.rescan is None or not self.triggers:
+            return repair
+        backend, trigger = self.stages.backend, self.triggers[0]
+        try:
+            with backend.computing():
+                labelled = measuring.with_labels(self.network, self.dealt.measure, backend)
+                found = relearn(repair.network, trigger, labelled.test or labelled, backend)
+        except OutOfTime:
+            why = "the time was spent"
+        except Exception as error:
+            why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        else:
+            if found is not None:
+                return replace(repair, relearning=found)
+            why = "too few images or classes"
+        return replace(repair, notes=(*repair.notes, f"no relearning check: {why}"))

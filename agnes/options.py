@@ -23,8 +23,12 @@ class RunOptions:
     """What `agnes run` takes, and agnes.toml may hold at its top."""
 
     data: Path | None = None  # benign images
+    test_data: Path | None = None  # labelled images for measuring and, without repair_data, for repair
+    repair_data: Path | None = None  # labelled images for repair
     plugin: tuple[str, ...] = ()  # methods to use
     only: bool = False  # leave out stages that no named method serves
+    repair: bool = False  # with only: repair all the same
+    compact: bool = False  # take channels without weights out of the repaired model
     output: Path | None = None  # the run folder
     seed: int = 0  # of everything random
     device: str | None = None  # cpu, cuda, cuda:1, mps
@@ -69,8 +73,12 @@ def request_of(
     return Request(
         model=model,
         data=options.data,
+        test_data=options.test_data,
+        repair_data=options.repair_data,
         methods=options.plugin,
         only=options.only,
+        repair=options.repair,
+        compact=options.compact,
         settings=assigned,
         config=config.plugins,
         load=load_options(options, trust_model_code=trust_model_code),

@@ -16,6 +16,8 @@ SCHEMA_VERSION = "1.0"
 
 Status = Literal["clean", "backdoored", "inconclusive"]
 RunStatus = Literal["ok", "skipped", "failed"]
+MeasuredOn = Literal["test data", "scan images", "repair images"]  # the last: seen by the repair too
+Confusion = tuple[tuple[int, int, int], ...]
 NOT_NEEDED = "not needed:"  # begins the reason of a method that was skipped because another had done its work
 
 
@@ -90,6 +92,7 @@ class Trigger:
     method: str = ""
     anomaly_index: float | None = None  # by the judge: robust deviations by which it is smaller than its like
     convicts: bool = False  # by the judge
+    reach: float | None = None  # share of the other classes of which it sends most images to the target; if it convicts
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:
         """The images with the trigger on them, inside [0, 1]."""
@@ -165,6 +168,7 @@ class Evidence:
     target: int | None = None
     note: str = ""
     method: str = ""
+    trigger: Trigger | None = field(default=None, compare=False, repr=False)  # what the score was reached with
 
     @property
     def exceeds(self) -> bool:
@@ -189,6 +193,8 @@ class Verdict:
     target_name: str | None = None
     reasons: tuple[str, ...] = ()  # each names the method it rests on
     targets: tuple[int, ...] = ()  # every class a convicting trigger leads to, the strongest first
+    calibrated: bool = False  # whether the probability was calibrated on networks of known truth
+    backdoors: int = 0  # targets of convicting triggers that misclassify four classes of five or more (AGNES, 5.1)
 
 
 @dataclass(frozen=True)
@@ -208,6 +214,29 @@ class TriggerOutcome:
     before: float
     after: float
     images: int
+    method: str = ""  # that made the trigger
+
+
+@dataclass(frozen=True)
+class Relearning:
+    """How readily a repaired network takes a class for a trigger: steps of training until half of new images obey."""
+
+    target: int
+    method: str  # that made the trigger
+    images: int  # under the trigger, that were learnt from
+    measured: int  # further images, that the success was measured on
+    limit: int  # steps at most
+    target_steps: int | None  # until the trigger leads to its target again; None: not within the limit
+    controls: Mapping[int, int | None]  # the same for other classes that were taught in the target's place
+
+    @property
+    def quick(self) -> bool:
+        """Whether the target came back in at most half the steps that the controls took in the median."""
+        if self.target_steps is None:
+            return False
+        beyond = self.limit + 1
+        taken = sorted(beyond if steps is None else steps for steps in self.controls.values())
+        return bool(taken) and 2 * self.target_steps <= (taken[(len(taken) - 1) // 2] + taken[len(taken) // 2]) / 2
 
 
 @dataclass(frozen=True)
@@ -225,6 +254,13 @@ class Repair:
     outcomes: tuple[TriggerOutcome, ...] = ()
     rescan: Verdict | None = None
     exported: str | None = None
+    measured_on: MeasuredOn | None = None  # which images the accuracy is of
+    confusion_before: Confusion = field(default=(), repr=False)  # (class, seen as, images); no other pair occurs
+    confusion_after: Confusion = field(default=(), repr=False)
+    agreement: float | None = None  # share of benign images that are called what the original called them
+    weights: int = 0  # of the repaired network
+    weights_changed: int | None = None  # numbers that differ from the original's, or are gone; None: not measured
+    relearning: Relearning | None = None  # of the best repair
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from agnes.samples import Samples
 
 NAMED = "named"
-_TRIED = 3  # repairs, where the engine chooses and one falls short
+_TAKEN = {  # methods at most, where the engine chooses; one for the other stages
+    "inversion": 4,  # each for another kind of trigger
+    "diagnosis": 4,
+    "mitigation": 3,  # one after the other, while they fall short
+}
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,8 @@ def _automatic(
 ) -> list[Chosen]:
     """Of the methods of a stage that suit the network, one that a chosen method wants or else the preferred one.
 
-    Of mitigation the next ones too, to be tried in this order.
+    Of inversion and diagnosis the others too, as each looks for another kind of trigger; of mitigation the next ones,
+    to be tried in this order.
     """
     suitable: list[tuple[bool, int, Plugin, Any, str]] = []
     offered = offered_by(network, None) | {"labels", "test_data", "representatives", "candidates", "triggers"}
@@ -184,9 +189,18 @@ def _automatic(
         if why and method.needs <= offered:
             suitable.append((plugin.name in wanted, method.preference, plugin, method, why))
     suitable.sort(key=lambda s: (s[0], s[1], s[2].name), reverse=True)
+    fallbacks = range(1, _TAKEN["mitigation"]) if stage == "mitigation" else ()
     return [
-        Chosen(plugin.name, stage, plugin.distribution, plugin.version, method, f"chosen: {why}", fallback=place > 0)
-        for place, (*_, plugin, method, why) in enumerate(suitable[: _TRIED if stage == "mitigation" else 1])
+        Chosen(
+            plugin.name,
+            stage,
+            plugin.distribution,
+            plugin.version,
+            method,
+            f"chosen: {why}",
+            fallback=place in fallbacks,
+        )
+        for place, (*_, plugin, method, why) in enumerate(suitable[: _TAKEN.get(stage, 1)])
     ]
 
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from agnes.text import counted
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
+    from agnes.detecting import Findings
     from agnes.network import Network
     from agnes.samples import Samples
 
@@ -41,26 +43,34 @@ _SHARE: Mapping[str, float] = {  # of the time left when the stage begins
 
 
 Enough = Callable[[Sequence[Any]], str]  # of what a stage has so far -> why no fallback is needed; empty: one is
+Rescan = Callable[["Network", "Backend"], "Findings"]
 
 
 class Stages:
     """The methods of one scan, run stage by stage; keeps how each went and what was found."""
 
     def __init__(
-        self, selection: Selection, backend: Backend, events: Any, samples: Samples, runs: Sequence[MethodRun] = ()
+        self,
+        selection: Selection,
+        backend: Backend,
+        events: Any,
+        samples: Samples,
+        runs: Sequence[MethodRun] = (),
+        repairing: Samples | None = None,  # what methods of mitigation get; None: the same
     ) -> None:
         self.selection = selection
         self.backend = backend
         self.events = events
         self.samples = samples
+        self.repairing = samples if repairing is None else repairing
         self.runs: list[MethodRun] = list(runs)
         self.timings: dict[str, float] = {}
         self.results: dict[str, tuple[Any, ...]] = {}
         self._peaks: list[int] = []  # bytes that the process held at most before each method and during it
 
-    def again(self) -> Stages:
+    def again(self, backend: Backend | None = None) -> Stages:
         """The same methods for a re-scan, heard by nobody."""
-        stages = Stages(self.selection, self.backend, None, self.samples)
+        stages = Stages(self.selection, backend or self.backend, None, self.samples)
         stages._peaks = self._peaks
         return stages
 
@@ -93,10 +103,14 @@ class Stages:
         triggers: Sequence[Trigger],
         candidates: Sequence[Candidate],
         enough: Enough | None = None,
+        rescan: Rescan | None = None,
     ) -> tuple[Repair, ...]:
-        """Repairs of all methods; `enough` says, of those made so far, why no fallback is needed."""
+        """Repairs of all methods; `enough` says, of those made so far, why no fallback is needed.
+
+        A method may ask for a re-scan of what it has made, within the time that it has itself.
+        """
         offered = frozenset({"triggers"} if triggers else ()) | frozenset({"candidates"} if candidates else ())
-        inputs = {"triggers": tuple(triggers), "candidates": tuple(candidates)}
+        inputs = {"triggers": tuple(triggers), "candidates": tuple(candidates), "rescan": rescan}
         return self._stage("mitigation", network, [(inputs, offered)], enough)
 
     def finished(self, stage: str, results: Sequence[Any]) -> None:
@@ -141,7 +155,7 @@ class Stages:
         if chosen.broken:
             return chosen.run("failed", chosen.broken), []
         try:
-            offered |= offered_by(network, self.samples)
+            offered |= offered_by(network, self._images_of(chosen))
             reason = answer(chosen, why_skipped, chosen.method, network, offered)
         except BrokenPlugin as error:
             return chosen.run("failed", str(error)), []
@@ -170,6 +184,8 @@ class Stages:
     ) -> tuple[list[Any], tuple[str, ...], OutOfTime | None]:
         """What a method returns, or what it had when its time was up, and what it says of it."""
         late = None
+        if given.get("rescan") is not None:
+            given = {**given, "rescan": partial(given["rescan"], backend=backend)}
         try:
             with backend.computing():
                 returned = call(
@@ -177,13 +193,16 @@ class Stages:
                     chosen.name,
                     chosen.method,
                     network=network,
-                    samples=self.samples,
+                    samples=self._images_of(chosen),
                     backend=backend,
                     **given,
                 )
         except OutOfTime as error:
             late, returned = error, [] if error.partial is None else error.partial
         return _checked(chosen, returned, network), _notes(returned), late
+
+    def _images_of(self, chosen: Chosen) -> Samples:
+        return self.repairing if chosen.stage == "mitigation" else self.samples
 
 
 def _checked(chosen: Chosen, results: Any, network: Network) -> list[Any]:

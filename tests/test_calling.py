@@ -89,3 +89,15 @@ def test_what_a_method_raises_comes_through():
 def test_the_same_listener_twice_is_refused_by_name():
     with pytest.raises(UsageError, match="'second' listens already"):
         manager_with(first=Answers(1), second=Answers(1))
+
+
+def test_what_an_older_caller_does_not_hand_over_is_none():
+    @dataclass(frozen=True)
+    class Asks(Method):
+        """Asks for a re-scan."""
+
+        @hookimpl
+        def mitigate(self, network, rescan):
+            return network, rescan
+
+    assert call("mitigate", "asks", Asks(), network=1, samples=2, triggers=(), candidates=(), backend=3) == (1, None)

@@ -16,7 +16,12 @@ zoo_demo = pytest.importorskip("agnes_zoo.demo")
 
 AGNES = [sys.executable, "-m", "agnes"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # tests run side by side; threads that wait for a core spin
-STAGES = {"loader", "abstraction", "stimulation", "inversion", "mitigation"}
+STAGES = {"loader", "abstraction", "stimulation", "inversion", "diagnosis", "mitigation"}
+SHAPES_OF_ARRAYS = [  # of an additive trigger, a mask with its pattern, a filter
+    {"delta": (3, 32, 32)},
+    {"mask": (1, 32, 32), "pattern": (3, 32, 32)},
+    {"mix": (3, 13), "window": (), "changed": (32, 32)},
+]
 
 
 def shell(*arguments, cwd, **options):
@@ -86,7 +91,7 @@ def test_the_demos_triggers_are_pictures_that_open_and_arrays_that_apply(demo_ru
             picture.load()
             assert picture.width > 300
         with np.load(folder / trigger["files"]["arrays"], allow_pickle=False) as arrays:
-            assert arrays["delta"].shape == (3, 32, 32)
+            assert {name: arrays[name].shape for name in arrays} in SHAPES_OF_ARRAYS
 
 
 @demo

@@ -69,7 +69,7 @@ def test_an_incomplete_report_keeps_the_schema_too():
         {"path": "m", "name": "m", "bytes": None, "sha256": None, "loader": "l", "input_shape": [1, 2, 2], "classes": 2,
          "class_names": ["a", "b"], "parameters": 1, "layers": 1, "kinds": [], "softmax_peeled": None},
         {"source": "s", "images": 1, "shape": [1, 2, 2], "labelled": False, "classes": None, "test_images": 0,
-         "accuracy": None, "accuracy_images": 0, "sha256": "0", "notes": []},
+         "repair_images": 1, "accuracy": None, "accuracy_images": 0, "sha256": "0", "notes": []},
         Verdict("inconclusive", None),
         evidence=(Evidence("e", math.nan, 1.0),),
         complete=False,

@@ -90,6 +90,107 @@ def test_a_method_that_wants_to_be_named_is_never_chosen(network):
     assert selection.select(fakes.registry(*fakes.whole_house()), network).of("diagnosis") == ()
 
 
+@dataclass(frozen=True)
+class Looks(Method):
+    """A diagnosis that suits every network."""
+
+    def suits(self, network):
+        return "each looks for another kind of trigger"
+
+    @hookimpl
+    def diagnose(self):
+        return []
+
+
+@dataclass(frozen=True)
+class LooksFirst(Looks):
+    """A diagnosis that is preferred."""
+
+    preference: ClassVar[int] = 9
+
+
+@dataclass(frozen=True)
+class LooksElsewhere(Looks):
+    """A diagnosis of what this network has not."""
+
+    preference: ClassVar[int] = 9
+    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+
+
+@dataclass(frozen=True)
+class Inverts(ForConvolutions):
+    """An inversion for convolutions."""
+
+    @hookimpl
+    def invert(self):
+        return []
+
+
+@dataclass(frozen=True)
+class Mends(ForConvolutions):
+    """A repair for convolutions."""
+
+    @hookimpl
+    def mitigate(self):
+        return []
+
+
+@dataclass(frozen=True)
+class MendsFirst(Mends):
+    """A repair that is preferred."""
+
+    preference: ClassVar[int] = 9
+
+
+def test_all_diagnoses_that_suit_run_the_preferred_one_first(network):
+    plugins = [
+        fakes.plugin("looks", "diagnosis", Looks),
+        fakes.plugin("elsewhere", "diagnosis", LooksElsewhere),
+        fakes.plugin("first", "diagnosis", LooksFirst),
+    ]
+    found = selection.select(fakes.registry(*plugins), network).of("diagnosis")
+    assert [(m.name, m.why) for m in found] == [
+        ("first", "chosen: each looks for another kind of trigger"),
+        ("looks", "chosen: each looks for another kind of trigger"),
+    ]
+    assert not any(m.fallback for m in found)
+
+
+def test_all_inversions_that_suit_run_and_none_waits_for_another_to_fall_short(network):
+    registry = fakes.registry(*fakes.whole_house(), fakes.plugin("inverts", "inversion", Inverts))
+    found = selection.select(registry, network).of("inversion")
+    assert [m.name for m in found] == ["inverts", "triggers"]
+    assert not any(m.fallback for m in found)
+
+
+def test_a_named_diagnosis_keeps_the_others_away(network):
+    plugins = [fakes.plugin("looks", "diagnosis", Looks), fakes.plugin("first", "diagnosis", LooksFirst)]
+    found = selection.select(fakes.registry(*plugins), network, ["looks"])
+    assert [m.name for m in found.of("diagnosis")] == ["looks"]
+
+
+@pytest.mark.parametrize(("stage", "kind", "most"), [("diagnosis", Looks, 4), ("inversion", Inverts, 4)])
+def test_no_more_than_four_of_a_stage_run_by_themselves(network, stage, kind, most):
+    plugins = [fakes.plugin(f"method-{number}", stage, kind) for number in range(6)]
+    found = selection.select(fakes.registry(*plugins), network).of(stage)
+    assert [m.name for m in found] == [f"method-{number}" for number in (5, 4, 3, 2)][:most]
+
+
+def test_one_repair_runs_and_two_others_wait_for_it_to_fall_short(network):
+    plugins = [fakes.plugin(f"mends-{number}", "mitigation", Mends) for number in range(4)]
+    found = selection.select(fakes.registry(*plugins, fakes.plugin("first", "mitigation", MendsFirst)), network)
+    assert [(m.name, m.fallback) for m in found.of("mitigation")] == [
+        ("first", False),
+        ("mends-3", True),
+        ("mends-2", True),
+    ]
+
+
+def test_of_stimulations_one_runs_by_itself(network):
+    plugins = [fakes.plugin(f"method-{number}", "stimulation", ForConvolutions) for number in range(3)]
+    assert len(selection.select(fakes.registry(*plugins), network).of("stimulation")) == 1
+
+
 def test_several_methods_of_a_stage_run_side_by_side(network):
     found = selection.select(fakes.registry(*fakes.whole_house()), network, ["suspects", "needy"])
     assert [m.name for m in found.of("stimulation")] == ["suspects", "needy"]

@@ -48,6 +48,30 @@ Trust = Annotated[
     bool,
     typer.Option("--trust-model-code", help="Open files whose format runs code. Never read from a file."),
 ]
+TestData = Annotated[
+    Path | None,
+    typer.Option(
+        "--test-data",
+        metavar="FILE",
+        help="Labelled images that a repair is measured on; without --repair-data some of them help to repair.",
+        show_default=False,
+    ),
+]
+RepairData = Annotated[
+    Path | None,
+    typer.Option(
+        "--repair-data",
+        metavar="FILE",
+        help="Labelled images to repair with, and for nothing else.",
+        show_default=False,
+    ),
+]
+Compact = Annotated[
+    bool | None,
+    typer.Option(
+        "--compact", help="Take pruned channels out of the repaired model, where that can be.", show_default=False
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everything random. Default: 0.")]
 Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps.")]

@@ -24,6 +24,8 @@ def command(
         Path | None,
         typer.Option("--data", metavar="PATH", help="Benign images. Default: those of the run."),
     ] = None,
+    test_data: arguments.TestData = None,
+    repair_data: arguments.RepairData = None,
     plugin: Annotated[
         list[str] | None,
         typer.Option("--plugin", metavar="NAME", help="Repair with this method. Repeatable."),
@@ -40,6 +42,7 @@ def command(
     precision: arguments.Precision = None,
     memory: arguments.Memory = None,
     time_budget: arguments.TimeBudget = None,
+    compact: arguments.Compact = None,
     max_accuracy_drop: arguments.MaxAccuracyDrop = None,
     config: arguments.Config = None,
     block: arguments.Block = None,

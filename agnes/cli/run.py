@@ -19,6 +19,8 @@ def command(
         Path | None,
         typer.Option("--data", metavar="PATH", help="Benign images: a folder, an .npz, a .csv list or one image."),
     ] = None,
+    test_data: arguments.TestData = None,
+    repair_data: arguments.RepairData = None,
     plugin: Annotated[
         list[str] | None,
         typer.Option("--plugin", metavar="NAME", help="Use this method, of any stage. Repeatable."),
@@ -26,6 +28,10 @@ def command(
     only: Annotated[
         bool | None,
         typer.Option("--only", help="Leave out the stages that no named method serves.", show_default=False),
+    ] = None,
+    repair: Annotated[
+        bool | None,
+        typer.Option("--repair", help="With --only: repair all the same, if a backdoor is found.", show_default=False),
     ] = None,
     set_: arguments.Set = None,
     output: Annotated[
@@ -42,6 +48,7 @@ def command(
     report: Annotated[
         list[str] | None, typer.Option("--report", metavar="NAME", help="Write this report too. Repeatable.")
     ] = None,
+    compact: arguments.Compact = None,
     max_accuracy_drop: arguments.MaxAccuracyDrop = None,
     config: arguments.Config = None,
     block: arguments.Block = None,

@@ -14,25 +14,27 @@ from agnes.memory import process_peak
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
+    from agnes.dealing import Dealt
     from agnes.registry import Registry
-    from agnes.samples import Samples
     from agnes.selection import Selection
 
 _TOLD = ("torch", "numpy", "pluggy", "pillow", "onnx", "onnxruntime", "onnxruntime-gpu", "onnx2torch", "safetensors")
 
 
-def of_samples(samples: Samples) -> dict[str, Any]:
-    """The images of a run."""
-    labels = samples.labels
+def of_images(dealt: Dealt) -> dict[str, Any]:
+    """The images of a run: those of the scan, and how many others there were."""
+    samples = dealt.scan
+    labels, test = samples.labels, dealt.measure.test
     return {
         "source": samples.source,
         "images": len(samples),
         "shape": list(samples.shape),
         "labelled": samples.labelled,
         "classes": None if labels is None else len(labels.unique()),
-        "test_images": 0 if samples.test is None else len(samples.test),
+        "test_images": 0 if test is None else len(test),
+        "repair_images": len(dealt.repair),
         "sha256": samples.sha256,
-        "notes": list(samples.notes),
+        "notes": [*samples.notes, *dealt.notes],
     }
 
 

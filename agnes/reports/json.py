@@ -8,8 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agnes.intervals import wilson
 from agnes.reports import comparison
-from agnes.results import Candidate, Evidence, MethodRun, Repair, Report, Trigger, Verdict
+from agnes.results import (
+    Candidate,
+    Evidence,
+    MethodRun,
+    Relearning,
+    Repair,
+    Report,
+    Trigger,
+    TriggerOutcome,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,6 +86,8 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "target_name": verdict.target_name,
         "reasons": verdict.reasons,
         "targets": verdict.targets,
+        "calibrated": verdict.calibrated,
+        "backdoors": verdict.backdoors,
     }
 
 
@@ -122,6 +135,7 @@ def _trigger(index: int, trigger: Trigger, written: bool) -> dict[str, Any]:
         "channel": trigger.channel,
         "anomaly_index": trigger.anomaly_index,
         "convicts": trigger.convicts,
+        "reach": trigger.reach,
         "files": {"picture": f"{stem}.png", "arrays": f"{stem}.npz"} if written else None,
     }
 
@@ -148,11 +162,47 @@ def _repair(repair: Repair) -> dict[str, Any]:
         "accuracy_before": repair.accuracy_before,
         "accuracy_after": repair.accuracy_after,
         "accuracy_images": repair.accuracy_images,
-        "outcomes": [
-            {"target": o.target, "before": o.before, "after": o.after, "images": o.images} for o in repair.outcomes
-        ],
+        "accuracy_before_interval": _interval(repair.accuracy_before, repair.accuracy_images),
+        "accuracy_after_interval": _interval(repair.accuracy_after, repair.accuracy_images),
+        "measured_on": repair.measured_on,
+        "confusion_before": repair.confusion_before,
+        "confusion_after": repair.confusion_after,
+        "agreement": repair.agreement,
+        "weights": repair.weights,
+        "weights_changed": repair.weights_changed,
+        "outcomes": [_outcome(outcome) for outcome in repair.outcomes],
         "rescan": _verdict(repair.rescan) if repair.rescan else None,
+        "relearning": _relearning(repair.relearning) if repair.relearning else None,
         "exported": repair.exported,
+    }
+
+
+def _interval(share: float | None, count: int) -> tuple[float, float] | None:
+    return None if share is None else wilson(share, count)
+
+
+def _outcome(outcome: TriggerOutcome) -> dict[str, Any]:
+    return {
+        "method": outcome.method,
+        "target": outcome.target,
+        "before": outcome.before,
+        "before_interval": _interval(outcome.before, outcome.images),
+        "after": outcome.after,
+        "after_interval": _interval(outcome.after, outcome.images),
+        "images": outcome.images,
+    }
+
+
+def _relearning(found: Relearning) -> dict[str, Any]:
+    return {
+        "method": found.method,
+        "target": found.target,
+        "images": found.images,
+        "measured": found.measured,
+        "limit": found.limit,
+        "target_steps": found.target_steps,
+        "controls": [{"class": label, "steps": steps} for label, steps in found.controls.items()],
+        "quick": found.quick,
     }
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agnes.hookspecs import hookimpl
-from agnes.reports import comparison
+from agnes.reports import certificate, comparison
 from agnes.reports.folder import REPORT
 from agnes.reports.json import trigger_stem
 from agnes.results import NOT_NEEDED
@@ -20,9 +20,9 @@ from agnes.text import counted, printable
 
 if TYPE_CHECKING:
     from agnes.health import Health
-    from agnes.results import MethodRun, Repair, Report, Trigger
+    from agnes.results import MethodRun, Report, Trigger
 
-_STYLE = {"clean": "bold green", "backdoored": "bold red", "inconclusive": "bold yellow"}
+
 _SHOWN = 5  # triggers and candidates in the summary; the report has them all
 _PLAIN_WIDTH = 110  # of lines that do not go to a terminal
 
@@ -93,7 +93,7 @@ def summary(report: Report, folder: Path | None, to: Console) -> None:
     _triggers(report, to)
     _comparison(report, to)
     for repair in report.repairs:
-        _repair(report, repair, to)
+        certificate.show(report, repair, to)
     _doubts(report, to)
     if folder is not None:
         _pictures(report, folder, to)
@@ -110,7 +110,11 @@ def _model_line(report: Report) -> str:
     model, data = report.model, report.data
     shape = "x".join(str(n) for n in model["input_shape"])
     images = counted(data["images"], "image") + ("" if data["labelled"] else " without labels")
-    images += f", {data['accuracy']:.1%} right" if data["accuracy"] is not None else ""
+    if data["accuracy"] is not None:
+        of = (
+            "" if data["accuracy_images"] == data["images"] else f" of {counted(data['accuracy_images'], 'test image')}"
+        )
+        images += f", {data['accuracy']:.1%}{of} right"
     return (
         f"{printable(model['name'], 60)}: {model['classes']} classes, {shape}, {counted(model['layers'], 'layer')}, "
         f"{model['parameters']:,} parameters; {images}; {report.timings.get('total', 0):.0f} s"
@@ -120,9 +124,11 @@ def _model_line(report: Report) -> str:
 def _verdict(report: Report, to: Console) -> None:
     verdict = report.verdict
     line = Text("verdict  ")
-    line.append(verdict.status.upper(), _STYLE[verdict.status])
+    line.append(verdict.status.upper(), certificate.STYLE[verdict.status])
     if verdict.probability is not None:
-        line.append(f", probability {_probability(verdict.probability)} (not calibrated)")
+        line.append(
+            f", probability {_probability(verdict.probability)}{'' if verdict.calibrated else ' (not calibrated)'}"
+        )
     if verdict.target is not None:
         line.append(f", target class {verdict.target} ({printable(verdict.target_name, 40)})")
     to.print(line)
@@ -194,36 +200,12 @@ def _origin(trigger: Trigger) -> str:
     return f"{printable(trigger.layer, 24)} channel {trigger.channel}" if trigger.layer is not None else trigger.purpose
 
 
-def _repair(report: Report, repair: Repair, to: Console) -> None:
-    to.print(Text(f"repair   {repair.method}: {counted(len(repair.changes), 'change')}"))
-    if repair.accuracy_before is not None and repair.accuracy_after is not None:
-        to.print(
-            Text(
-                f"         accuracy {repair.accuracy_before:.1%} before, {repair.accuracy_after:.1%} after, "
-                f"on {counted(repair.accuracy_images, 'image')}"
-            )
-        )
-    for outcome in repair.outcomes:
-        to.print(
-            Text(
-                f"         the trigger to {_class(report, outcome.target)} succeeds on {outcome.before:.0%} before, "
-                f"{outcome.after:.0%} after, of {counted(outcome.images, 'image')}"
-            )
-        )
-    if repair.rescan is not None:
-        to.print(Text("         re-scan: ").append(repair.rescan.status, _STYLE[repair.rescan.status]))
-    for note in repair.notes:
-        to.print(Text(f"         {printable(note)}"))
-    if repair.exported:
-        to.print(Text(f"         written to {repair.exported}"))
-
-
 def _doubts(report: Report, to: Console) -> None:
     """What did not run as it should have."""
     for run in report.methods:
         nothing_to_mend = (
             run.stage == "mitigation" and run.status == "skipped" and report.verdict.status != "backdoored"
-        )
+        ) and not report.settings.get("repair")
         if run.status != "ok" and not nothing_to_mend and not run.reason.startswith(NOT_NEEDED):
             to.print(Text(f"{run.status:<8} {run.name} ({run.stage}): {printable(run.reason)}"))
         for note in run.notes:

@@ -10,6 +10,7 @@ import torch
 
 from agnes import measuring
 from agnes.errors import AgnesError
+from agnes_inversion.varying import several
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -64,6 +65,10 @@ class Parts:
 
     made_on: Samples  # labels as known or, without any, as the network sees them
     held_out: Samples
+
+    def in_views(self, count: int) -> Parts:
+        """The images to make triggers on as often as it takes to have `count` of them; each time seen another way."""
+        return replace(self, made_on=several(self.made_on, count)) if count else self
 
     @property
     def labels(self) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from agnes.errors import OutOfTime
+from agnes_inversion.varying import varied
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -37,6 +38,7 @@ class Schedule:
     check: int = 5  # steps from one look at all images to the next, where a step sees only some
     from_zero: bool = False  # whether the size weighs nothing until the first run of successes
     largest: float = float("inf")  # pixels; above it the weight rises though the trigger fails
+    vary: bool = False  # whether every step sees other views of the images
 
 
 @dataclass
@@ -148,7 +150,7 @@ class Search:
 
     def run(self, parameters: torch.Tensor) -> Found:
         """Optimise from here; when time runs out, what was found so far travels with the error."""
-        parameters = parameters.clone()
+        parameters, taken = parameters.clone(), self.images
         self.found = Found.none(self.form.made(parameters))
         descent = Descent(parameters, self.schedule.rate, self.schedule.betas)
         weights = Weights(torch.zeros(len(parameters), device=parameters.device, dtype=parameters.dtype), self.schedule)
@@ -159,6 +161,8 @@ class Search:
                 for step in range(1, self.schedule.steps + 1):
                     if not len(active):
                         break
+                    if self.schedule.vary:
+                        self.images = varied(taken, draw)
                     chosen = self._images_of_step(draw)
                     gradient, success = self.gradient(parameters[active], active, weights.values[active], chosen)
                     success = self._keep(parameters, active, success, bool(chosen.all()), step)
@@ -170,6 +174,8 @@ class Search:
         except OutOfTime as error:
             error.partial = self.found
             raise
+        finally:
+            self.images = taken
         return self.found
 
     def _keep(

@@ -14,10 +14,10 @@ from agnes.hookspecs import hookimpl
 from agnes.method import Method
 from agnes.results import Candidate, Trigger
 from agnes_inversion.arms import Arm, Parts, choose_arms, divide
+from agnes_inversion.boxes import best_boxes
 from agnes_inversion.forms import Additive
 from agnes_inversion.goals import ToClass
 from agnes_inversion.hunting import Hunt
-from agnes_inversion.probing import best_squares
 from agnes_inversion.search import Schedule
 
 if TYPE_CHECKING:
@@ -41,14 +41,15 @@ class TaoInversion(Method):
     pairs: bool = False  # a trigger for each source and target, for label-specific backdoors (ABS, appendix D)
     classes: Literal["all", "candidates"] = "all"  # every class, or those that candidates point to and a few others
     null_classes: int = 60  # with classes=candidates: so many others at most, for comparison
-    share: float = 0.5  # of the images, to make triggers on; the rest tests them (ABS, section 5.1: 0.3)
+    share: float = 0.7  # of the images, to make triggers on; the rest tests them (ABS, section 5.1: 0.3)
+    views: int = 24  # images at least, by moving, turning and lighting those there are; 0: as they are (ours)
     test_images: int = 500  # at most so many of the test part, where there is one, to measure success on
-    steps: int = 300  # of the optimisation (Tao: 1000, with a weight that moves half as fast)
-    warm_up: int = 100  # steps for every class, before those with the largest triggers may stop (K-Arm)
-    keep: float = 1.0  # share of classes that go on from there, candidates first; less saves time and costs certainty
+    steps: int = 150  # of the optimisation (Tao: 1000, with a weight that moves half as fast)
+    warm_up: int = 40  # steps for every class, before those with the largest triggers may stop (K-Arm)
+    keep: float = 0.6  # share of classes that go on from there, candidates first; less saves time and costs certainty
     restarts: int = 1  # from random patterns; the smallest trigger is kept
-    probe: int = 8  # images on which squares of one colour are tried for a further start, 0: none (ours)
-    batch: int = 8  # images an arm sees in one step (Tao: 32); every fifth step all of them decide what is kept
+    probe: int = 4  # images on which squares of one colour are tried for a further start, 0: none (ours)
+    batch: int = 8  # images an arm sees in one step (Tao: 32); every tenth step all of them decide what is kept
     rate: float = 0.1  # Adam's learning rate (Tao)
     weight: float = 1e-2  # of the size, to begin with (Tao: 1e-3)
     success: float = 0.99  # share of images to reach the target before a smaller trigger is tried (Neural Cleanse)
@@ -59,6 +60,9 @@ class TaoInversion(Method):
         for name in ("steps", "restarts", "batch", "patience", "test_images"):
             if getattr(self, name) < 1:
                 raise UsageError(f"tao-inversion.{name} is {getattr(self, name)}; give 1 or more")
+        for name in ("views", "probe"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"tao-inversion.{name} is {getattr(self, name)}; give 0 or more")
         if not 0 < self.share < 1:
             raise UsageError(f"tao-inversion.share is {self.share:g}; give a share between 0 and 1")
 
@@ -69,7 +73,7 @@ class TaoInversion(Method):
     def invert(
         self, network: Network, samples: Samples, candidates: Sequence[Candidate], backend: Backend
     ) -> Sequence[Trigger]:
-        parts = divide(samples, network, self.share, self.test_images, backend)
+        parts = divide(samples, network, self.share, self.test_images, backend).in_views(self.views)
         arms = self._arms(network, parts, candidates, backend)
         logits = logits_of(quick(network))
         starts = [
@@ -109,10 +113,10 @@ class TaoInversion(Method):
         images, eligible = parts.made_on.images[chosen], parts.eligible(arms)[:, chosen]
         targets = torch.tensor([arm.target for arm in arms], device=images.device)
         try:
-            squares = best_squares(logits, images, targets, eligible, backend.within(_PROBING * backend.remaining()))
+            best = best_boxes(logits, images, targets, eligible, backend.within(_PROBING * backend.remaining()))
         except OutOfTime:
             return []
-        patterns = torch.stack([square.pattern(network.input_shape) for square in squares]).to(images)
+        patterns = torch.stack([square.pattern(network.input_shape) for square in best]).to(images)
         brighter = torch.where(patterns > 0, _SQUARE, _START)
         darker = torch.where(patterns < 0, _SQUARE, _START)
         return [torch.stack([brighter, darker], 1).to(images)]
@@ -145,6 +149,8 @@ class TaoInversion(Method):
             lower_by=1.5**1.5,  # Tao
             setbacks=3,
             hopeless_after=self.steps // 2,
+            check=10,
+            vary=self.views > 0,
         )
 
 

@@ -16,7 +16,7 @@ from agnes_inversion.search import Found, Schedule, Search, Weights
 from agnes_inversion.tao import TaoInversion
 from planted_corner import CLASSES, SHAPE, TARGET, backend
 
-from agnes.errors import AgnesError, OutOfTime
+from agnes.errors import AgnesError, OutOfTime, UsageError
 from agnes.results import Candidate
 
 QUICK = TaoInversion(steps=60, warm_up=60)
@@ -212,7 +212,7 @@ def test_one_image_is_too_few(network, samples):
 
 def test_a_trigger_is_kept_for_all_images_though_a_step_sees_a_few(network, samples):
     targets = torch.arange(CLASSES)
-    search = search_for(network, samples.images, targets, samples.labels, steps=80)
+    search = search_for(network, samples.images, targets, samples.labels, steps=80, vary=False)
     search.batch = 5
     found = search.run(-3.0 - backend().normal(CLASSES, 2, *SHAPE, purpose="start").abs())
     assert bool(found.passed.any())
@@ -248,3 +248,33 @@ def test_a_step_sees_some_images_of_every_group(network, samples):
 def test_a_small_memory_makes_groups_and_every_arm_gets_a_trigger(network, samples):
     found = replace(QUICK, steps=5, probe=0).invert(network, samples, [], backend(memory=3 * 32 * 4 * 2 * 300))
     assert sorted(t.target for t in found) == list(range(CLASSES))
+
+
+def test_a_search_that_sees_other_views_gets_its_own_images_back(network, samples, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Search, "_images_of_step", lambda self, draw: seen.append(self.images) or whole)
+    whole = torch.ones(len(samples), dtype=torch.bool)
+    for vary in (True, False):
+        search = search_for(network, samples.images, torch.arange(CLASSES), samples.labels, steps=3, vary=vary)
+        search.run(torch.full((CLASSES, 2, *SHAPE), -3.0))
+        assert search.images is samples.images
+    views, images = seen[:3], seen[3:]
+    assert not any(torch.equal(view, samples.images) for view in views)
+    assert not torch.equal(views[0], views[1])
+    assert all(image is samples.images for image in images)
+
+
+def test_images_are_back_though_time_runs_out(network, samples):
+    search = search_for(network, samples.images, torch.arange(CLASSES), samples.labels, steps=1_000_000)
+    search.backend = replace(search.backend, deadline=time.monotonic())
+    with pytest.raises(OutOfTime):
+        search.run(torch.full((CLASSES, 2, *SHAPE), -3.0))
+    assert search.images is samples.images
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("steps", 0), ("batch", 0), ("views", -1), ("probe", -1), ("share", 1.0), ("share", 0.0)]
+)
+def test_a_setting_out_of_range_is_refused(name, value):
+    with pytest.raises(UsageError, match=name):
+        TaoInversion(**{name: value})

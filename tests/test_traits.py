@@ -1,0 +1,68 @@
+"""What findings say in numbers: sizes and scores compared as a reader would by hand."""
+
+import math
+
+import pytest
+import torch
+
+from agnes.results import AdditiveTrigger, Evidence
+from agnes.traits import log_size, traits
+
+AREA = 64
+
+
+def trigger(target, size, asr=1.0, held_out=20, method="m"):
+    delta = torch.zeros(3, 8, 8)
+    delta.flatten(1)[:, : int(size)] = 1.0
+    return AdditiveTrigger(target=target, asr=asr, held_out=held_out, delta=delta, method=method)
+
+
+def test_triggers_tell_how_small_the_smallest_is_and_how_far_apart():
+    (trait,) = traits([trigger(c, s) for c, s in enumerate((16, 2, 8, 32, 16))], [], AREA)
+    assert (trait.source, trait.target) == ("m", 1)
+    assert trait.values == pytest.approx({"small": math.log(32), "apart": math.log(4), "below": math.log(8)})
+
+
+def test_the_smaller_of_two_triggers_to_a_class_counts():
+    triggers = [trigger(c, s) for c, s in enumerate((16, 4, 8, 32, 16))]
+    (trait,) = traits([*triggers, trigger(1, 2), trigger(1, 40)], [], AREA)
+    assert trait.values["small"] == pytest.approx(math.log(32))
+
+
+def test_each_method_is_compared_with_itself():
+    triggers = [trigger(c, s, method=m) for m, f in (("a", 1), ("b", 3)) for c, s in enumerate((16, 2 * f, 8, 32, 9))]
+    assert [(t.source, t.target) for t in traits(triggers, [], AREA)] == [("a", 1), ("b", 1)]
+
+
+@pytest.mark.parametrize(
+    "triggers",
+    [
+        pytest.param([trigger(c, 4) for c in range(4)], id="four classes"),
+        pytest.param([trigger(c, 4, held_out=0) for c in range(8)], id="untested"),
+    ],
+)
+def test_triggers_that_cannot_be_compared_say_nothing(triggers):
+    assert traits(triggers, [], AREA) == []
+
+
+def test_a_trigger_that_fails_counts_as_large_as_the_image_and_one_that_half_works_as_between():
+    assert log_size(trigger(0, 4, asr=0.0), AREA) == pytest.approx(math.log(AREA))
+    assert log_size(trigger(0, 4, asr=0.85), AREA) == pytest.approx(math.log(4))
+    assert log_size(trigger(0, 4, asr=0.425), AREA) == pytest.approx((math.log(4) + math.log(AREA)) / 2)
+
+
+def test_evidence_tells_how_far_the_first_class_is_from_the_second_and_from_the_spread_of_the_others():
+    said = [
+        Evidence("box", 3.0, 1.0, by_class=(0.5, 3.0, 1.0, 0.0, -1.0), target=1, method="stamps"),
+        Evidence("away", 0.7, 1.0, method="stamps"),
+    ]
+    away, box = traits([], said, AREA)
+    assert (away.source, away.target, away.values) == ("stamps: away", None, {"score": 0.7})
+    assert (box.source, box.target) == ("stamps: box", 1)
+    spread = math.sqrt(sum((v - 0.125) ** 2 for v in (0.5, 1.0, 0.0, -1.0)) / 4)
+    assert box.values == pytest.approx({"apart": 2.0, "outlying": 2.0 / (spread + 0.05)})
+
+
+def test_scores_that_are_all_alike_do_not_divide_by_zero():
+    (trait,) = traits([], [Evidence("box", 1.0, 1.0, by_class=(1.0,) * 6, target=0, method="stamps")], AREA)
+    assert trait.values == {"apart": 0.0, "outlying": 0.0}
