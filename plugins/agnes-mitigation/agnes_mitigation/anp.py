@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from agnes import measuring
 from agnes.hookspecs import hookimpl
+from agnes.learning import Loss, bytes_per_image, gradients, tensor_at
 from agnes.results import Repair
-from agnes_mitigation.pruning import Place, longest, output_dimension, pruned, scale_and_shift, tensor_at
-from agnes_mitigation.training import Batch, Loss, batches, bytes_per_image, gradients
+from agnes_mitigation.pruning import Place, longest, output_dimension, pruned, scale_and_shift
+from agnes_mitigation.training import Batch, batches
 from agnes_mitigation.watching import Learner, divide
 
 if TYPE_CHECKING:

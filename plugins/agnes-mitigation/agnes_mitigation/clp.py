@@ -10,9 +10,10 @@ import torch
 
 from agnes import measuring
 from agnes.hookspecs import hookimpl
+from agnes.learning import tensor_at
 from agnes.method import Method
 from agnes.results import Repair
-from agnes_mitigation.pruning import Place, Which, layers_of, output_dimension, pruned, tensor_at
+from agnes_mitigation.pruning import Place, Which, layers_of, output_dimension, pruned
 from agnes_mitigation.tac import outstanding
 from agnes_mitigation.watching import attack_success, labelled
 

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional
 
 from agnes.hookspecs import hookimpl
-from agnes_mitigation.training import Batch, batches, bytes_per_image, learning
+from agnes.learning import bytes_per_image
+from agnes_mitigation.training import Batch, batches, learning
 from agnes_mitigation.watching import Learner, Watch, divide, repaired
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from agnes.errors import AgnesError
+from agnes.learning import tensor_at
 from agnes.results import Change
 
 if TYPE_CHECKING:
@@ -126,9 +127,3 @@ def output_dimension(network: Network, layer: Layer) -> int:
     if module.groups > 1:
         raise AgnesError(f"layer '{layer.name}' is a grouped transposed convolution, which pruning does not cover yet")
     return 1
-
-
-def tensor_at(network: Network, path: str) -> torch.Tensor:
-    """A weight by its path."""
-    owner, _, name = path.rpartition(".")
-    return getattr(network.module.get_submodule(owner), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -11,16 +12,18 @@ import torch
 from agnes import measuring
 from agnes.errors import OutOfTime
 from agnes.hookspecs import hookimpl
+from agnes.text import counted
 from agnes_mitigation.training import Regime, batches, stamped, tune
 from agnes_mitigation.watching import Learner, Material, Watch, attack_success, divide, repaired
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
+    from agnes.detecting import Findings
     from agnes.network import Network
     from agnes.results import Repair, Trigger
     from agnes.samples import Samples
 
-Rescan = Callable[["Network"], "Sequence[Trigger]"]  # the triggers that convict a network
+Rescan = Callable[["Network"], "Findings"]
 WANTED = 10  # images a class
 
 
@@ -39,43 +42,41 @@ class Retrain(Learner):
     rounds: int = 3  # at most (paper, table 6: no trojan neuron left after three)
     steps: int = 200  # of a round (ours; the paper does not say)
     rate: float = 3e-3  # Adam's learning rate at the start of a round; it falls to a hundredth (ours)
-    left: float = 0.05  # success of a trigger up to which it counts as gone, where nobody scans again (ours)
+    left: float = 0.05  # success of a known trigger up to which it counts as gone (ours)
 
     def suits(self, network: Network) -> str | None:
         return "it needs a trigger and labelled images, and trains a copy"
 
     @hookimpl
-    def mitigate(self, network: Network, samples: Samples, triggers: Sequence[Trigger], backend: Backend) -> Repair:
-        return self.retrained(network, samples, triggers, backend)
-
-    def retrained(
+    def mitigate(
         self,
         network: Network,
         samples: Samples,
         triggers: Sequence[Trigger],
+        rescan: Rescan | None,
         backend: Backend,
-        rescan: Rescan | None = None,
     ) -> Repair:
-        """Algorithm 1; without a re-scan the triggers that still work are those that are left."""
+        """Algorithm 1; what is left are the triggers that a re-scan finds, and those known that still work (ours)."""
         material = divide(network, samples, self.held_out, WANTED, backend)
         accuracy, _ = measuring.accuracy(network, material.held_out, backend)
         generator = backend.generator("retrain", device="cpu")
         copy, notes = network.copy(), list(material.notes)
-        best, fewest, late = copy.copy(), (len(triggers) + 1, 1.0), None
+        best, fewest, late = copy.copy(), (math.inf, 1.0), None
         for number in range(1, self.rounds + 1):
             watch = Watch(copy, material.held_out, triggers, self.delta, backend, accuracy)
             try:
                 late, misled = self._round(network, copy, material, triggers, watch, generator, backend)
-                found = list(triggers) if late else self._still(copy, material, triggers, rescan, backend)
+                known = list(triggers) if late else self._still(copy, material, triggers, backend)
+                found = [] if late or rescan is None else [t for t in rescan(copy).triggers if t.convicts]
             except OutOfTime as error:
                 late = error
                 break
-            notes.append(_told(number, misled, watch, found, rescan is not None))
-            if (len(found), watch.success) < fewest:
-                best, fewest = copy.copy(), (len(found), watch.success)
-            if late or not found or watch.step == 0:  # nothing left, or no step within delta
+            notes.append(_told(number, misled, watch, known, found if rescan is not None and not late else None))
+            if (len(known) + len(found), watch.success) < fewest:
+                best, fewest = copy.copy(), (len(known) + len(found), watch.success)
+            if late or not (known or found) or watch.step == 0:  # nothing left, or no step within delta
                 break
-            triggers = found if rescan is not None else triggers
+            triggers = [*triggers, *found]
         return repaired(network, best, "retrained", notes, late)
 
     def _round(
@@ -117,12 +118,9 @@ class Retrain(Learner):
         network: Network,
         material: Material,
         triggers: Sequence[Trigger],
-        rescan: Rescan | None,
         backend: Backend,
     ) -> list[Trigger]:
-        """The triggers that a re-scan finds or, without one, those of the known that still work."""
-        if rescan is not None:
-            return list(rescan(network))
+        """The known triggers that still work, on the images learnt from or on the others."""
         everything = (material.learnt, material.held_out)
         return [
             t for t in triggers if max(attack_success(network, [t], part, backend) for part in everything) > self.left
@@ -137,10 +135,10 @@ def false_positives(predictions: torch.Tensor, labels: torch.Tensor, class_count
     return (wrong & torch.isin(predictions, most)).nonzero().flatten()
 
 
-def _told(number: int, misled: int, watch: Watch, found: Sequence[Trigger], rescanned: bool) -> str:
+def _told(number: int, misled: int, watch: Watch, known: Sequence[Trigger], found: Sequence[Trigger] | None) -> str:
     """A round in one line."""
-    left = f"a re-scan finds {len(found)}" if rescanned else f"{len(found)} of the known ones still work"
+    scanned = "" if found is None else f"; a re-scan finds {counted(len(found), 'trigger')}"
     return (
         f"round {number}: {misled} misled images; kept step {watch.step}, accuracy on held-out images "
-        f"{-watch.lost:+.1%}; of the triggers {left}"
+        f"{-watch.lost:+.1%}; of the triggers {len(known)} still work{scanned}"
     )

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from agnes.errors import OutOfTime
-from agnes_mitigation.pruning import tensor_at
+from agnes.learning import bytes_per_image, gradients, trainable
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from agnes_mitigation.watching import Learner, Material, Watch
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images, and for each the share of every class
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,6 @@ class Regime:
     rho: float = 0.0  # radius of the sharpness-aware perturbation; 0: plain steps
     longest: float | None = None  # norm of the gradient beyond which it is shortened
     check: int = 10  # steps between two looks at the held-out images
-
-
-def trainable(network: Network) -> list[torch.Tensor]:
-    """All floating-point parameters, and the layers' weights that a file brought as plain tensors."""
-    tensors: dict[int, torch.Tensor] = {id(p): p for p in network.module.parameters() if p.is_floating_point()}
-    for layer in network.layers:
-        for path in filter(None, (layer.weight, layer.bias)):
-            tensor = tensor_at(network, path)
-            tensors.setdefault(id(tensor), tensor)
-    return list(tensors.values())
 
 
 def tune(
@@ -145,44 +134,6 @@ def sharpest(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor],
     """The move within the radius that raises the loss most, each weight's measured by its own size (FT-SAM)."""
     norm = sum(float((w.abs() * g).square().sum()) for w, g in zip(weights, gradients, strict=True)) ** 0.5
     return [rho * w.square() * g / (norm + 1e-12) for w, g in zip(weights, gradients, strict=True)]
-
-
-def gradients(
-    loss: Loss,
-    parameters: Sequence[torch.Tensor],
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    backend: Backend,
-    each: float,
-) -> list[torch.Tensor]:
-    """The gradients of the mean loss over a batch, in chunks that fit the memory budget."""
-    total = [torch.zeros_like(parameter) for parameter in parameters]
-
-    def work(start: int, stop: int) -> None:
-        part = loss(images[start:stop], labels[start:stop]) * ((stop - start) / len(images))
-        found = torch.autograd.grad(part, parameters, allow_unused=True)
-        for sum_, gradient in zip(total, found, strict=True):
-            if gradient is not None:
-                sum_ += gradient
-
-    backend.chunked(work, len(images), each=each)
-    return total
-
-
-def bytes_per_image(network: Network, backend: Backend) -> float:
-    """What a forward and a backward pass hold for one image, from what autograd keeps of it."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in network.module.state_dict().values()}
-    kept = 0
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal kept
-        kept += 0 if tensor.untyped_storage().data_ptr() in own else tensor.nbytes
-        return tensor
-
-    image = torch.zeros(1, *network.input_shape, device=backend.device, requires_grad=True)
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        network(image)
-    return 3.0 * (kept + image.nbytes)
 
 
 # Batches

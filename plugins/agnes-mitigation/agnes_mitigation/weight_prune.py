@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from agnes.hookspecs import hookimpl
+from agnes.learning import tensor_at
 from agnes.method import Method
 from agnes.results import Change, Repair
-from agnes_mitigation.pruning import Place, output_dimension, scale_and_shift, tensor_at
+from agnes_mitigation.pruning import Place, output_dimension, scale_and_shift
 
 if TYPE_CHECKING:
     from agnes.backend import Backend

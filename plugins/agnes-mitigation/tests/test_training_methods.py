@@ -10,13 +10,16 @@ import torch
 from agnes_mitigation.ft_sam import FtSam
 from agnes_mitigation.i_bau import IBau, hypergradient
 from agnes_mitigation.retrain import Retrain, false_positives
-from agnes_mitigation.training import augmented, bytes_per_image, gradients, sharpest, shuffled, stamped, trainable
+from agnes_mitigation.training import augmented, sharpest, shuffled, stamped
 from agnes_mitigation.unlearn import Unlearn
 from agnes_mitigation.watching import Watch, changes_between, divide
 from torch.nn import functional
 
 from agnes import measuring
+from agnes.detecting import Findings
 from agnes.errors import OutOfTime
+from agnes.learning import bytes_per_image, gradients, trainable
+from agnes.results import Verdict
 from agnes.testing import plant, tiny_backend, tiny_network, tiny_samples
 
 
@@ -39,6 +42,7 @@ METHODS = (Retrain(steps=6, rounds=1), Unlearn(steps=6), FtSam(steps=6), IBau(ro
 
 def mitigated(method, planted, samples, backend):
     given = {"triggers": (planted.trigger,)} if "triggers" in method.needs else {}
+    given |= {"rescan": None} if isinstance(method, Retrain) else {}
     return method.mitigate(network=planted.network, samples=samples, backend=backend, **given)
 
 
@@ -58,23 +62,69 @@ def test_images_are_selected_by_a_confusion_matrix_made_by_hand():
 
 
 def test_retraining_ends_a_planted_backdoor_and_keeps_accuracy(planted, backend):
-    repair = Retrain(steps=60).mitigate(planted.network, planted.samples, (planted.trigger,), backend)
+    repair = Retrain(steps=60).mitigate(planted.network, planted.samples, (planted.trigger,), None, backend)
     assert measuring.attack_success(repair.network, planted.trigger, planted.samples, backend)[0] <= 0.05
     assert measuring.accuracy(repair.network, planted.samples, backend)[0] >= 0.9
-    assert "0 of the known ones still work" in repair.notes[-1]
+    assert repair.notes[-1].endswith("of the triggers 0 still work")
 
 
-def test_a_re_scan_decides_when_it_is_given(planted, backend):
-    answers = [[replace(planted.trigger, asr=0.9)], []]
-    asked = []
+def scanner(*answers):
+    """A re-scan that finds these triggers, and the networks that it was shown."""
+    shown = []
 
     def rescan(network):
-        asked.append(network)
-        return answers[len(asked) - 1]
+        shown.append(network)
+        found = answers[min(len(shown), len(answers)) - 1]
+        return Findings(triggers=tuple(found), verdict=Verdict("backdoored" if found else "clean", 0.5))
 
-    repair = Retrain(steps=20).retrained(planted.network, planted.samples, (planted.trigger,), backend, rescan)
-    assert len(asked) == 2
-    assert "a re-scan finds 0" in repair.notes[-1]
+    return rescan, shown
+
+
+def test_retraining_goes_on_while_a_re_scan_finds_a_trigger(planted, backend):
+    other = replace(planted.trigger, convicts=True, pattern=planted.trigger.pattern.flip(2))
+    rescan, shown = scanner([other], [])
+    repair = Retrain(steps=60).mitigate(planted.network, planted.samples, (planted.trigger,), rescan, backend)
+    assert len(shown) == 2
+    assert "0 still work; a re-scan finds 1 trigger" in repair.notes[-2]
+    assert "a re-scan finds 0 triggers" in repair.notes[-1]
+
+
+def test_what_a_re_scan_finds_is_learnt_in_the_next_round(planted, backend, monkeypatch):
+    other = replace(planted.trigger, convicts=True, mask=planted.trigger.mask.flip(1))
+    learnt = []
+    chosen = Retrain._chosen
+
+    def watched(self, network, material, triggers, backend):
+        learnt.append(list(triggers))
+        return chosen(self, network, material, triggers, backend)
+
+    monkeypatch.setattr(Retrain, "_chosen", watched)
+    rescan, _ = scanner([other], [])
+    Retrain(steps=4, rounds=2).mitigate(planted.network, planted.samples, (planted.trigger,), rescan, backend)
+    assert learnt[0] == [planted.trigger]
+    assert learnt[1][1] is other
+
+
+def test_of_all_rounds_the_one_with_the_fewest_triggers_left_is_kept(planted, backend):
+    other = replace(planted.trigger, convicts=True)
+    rescan, shown = scanner([other], [other, other], [other, other])
+    states = []
+
+    def remembering(network):
+        states.append(state(network))
+        return rescan(network)
+
+    repair = Retrain(steps=60, rounds=3).mitigate(
+        planted.network, planted.samples, (planted.trigger,), remembering, backend
+    )
+    assert len(shown) == 3
+    assert all(torch.equal(value, states[0][name]) for name, value in state(repair.network).items())
+
+
+def test_triggers_that_do_not_convict_do_not_keep_it_going(planted, backend):
+    rescan, shown = scanner([replace(planted.trigger, convicts=False)])
+    Retrain(steps=60).mitigate(planted.network, planted.samples, (planted.trigger,), rescan, backend)
+    assert len(shown) == 1
 
 
 def test_unlearning_ends_a_planted_backdoor(planted, backend):
