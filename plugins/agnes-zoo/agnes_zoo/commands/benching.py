@@ -48,9 +48,9 @@ class Bench:
     def detect(self, scores: Path | None) -> int:
         """Write results and tables of detection; the exit code."""
         try:
-            found = self._scans() if scores is None else score_files.read(scores, self.manifest.models)
+            found = self.scans() if scores is None else score_files.read(scores, self.manifest.models)
         except KeyboardInterrupt:
-            return _interrupted()
+            return interrupted()
         rows = detection.rows(self.manifest.models, found)
         summary = detection.summary(rows, seed=self.options.seed)
         how = f"scores from {scores.name}" if scores is not None else f"scanned with {self._said()}"
@@ -67,9 +67,9 @@ class Bench:
         from agnes_zoo.bench import repaired
 
         try:
-            found = self._scans()
+            found = self.scans()
         except KeyboardInterrupt:
-            return _interrupted()
+            return interrupted()
         rows = repaired.rows(self.zoo, self.manifest, self.output, found)
         summary = repairs.summary(rows, seed=self.options.seed)
         text = tables.repair(summary, self.zoo.resolve().name)
@@ -80,7 +80,8 @@ class Bench:
     def _said(self) -> str:
         return f"agnes run {' '.join(self.options.arguments)}"
 
-    def _scans(self) -> list[scans.Scan]:
+    def scans(self) -> list[scans.Scan]:
+        """A scan of every model, made now or before."""
         jobs, arguments = self.options.jobs, self.options.arguments
         if jobs < 1:
             raise UsageError(f"--jobs takes a number from 1 on, not {jobs}")
@@ -133,6 +134,6 @@ def _line(scan: scans.Scan) -> str:
     return f"{scan.name}  {scan.status}{probability}{target}" + (f", {scan.seconds:.0f} s" if scan.seconds else "")
 
 
-def _interrupted() -> int:
+def interrupted() -> int:
     typer.echo("agnes: interrupted; the same command goes on with the models that are left", err=True)
     return INTERRUPTED

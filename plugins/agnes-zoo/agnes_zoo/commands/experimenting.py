@@ -1,0 +1,103 @@
+"""What `agnes bench list` and `agnes bench TABLE` do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from agnes.errors import UsageError
+from agnes_zoo.commands.progress import shown
+from agnes_zoo.experiments import catalogue, running, writing
+from agnes_zoo.experiments.scales import SCALES, scale_of, sources_of
+
+INTERRUPTED = 130
+DEFAULT = Path("runs") / "experiments"
+
+
+def listed(as_json: bool) -> str:
+    """Every table with what it takes at each scale."""
+    found = [
+        {
+            "name": table.name,
+            "where": table.where,
+            "title": table.title,
+            "cost": {
+                name: dict(zip(("networks", "measurements"), catalogue.cost(table, scale), strict=True))
+                for name, scale in SCALES.items()
+            },
+        }
+        for table in catalogue.TABLES.values()
+    ]
+    if as_json:
+        return json.dumps({"scales": {s.name: s.says for s in SCALES.values()}, "tables": found}, indent=1)
+    wide = max(len(each["name"]) for each in found)
+    lines = [f"{'networks, measurements':<{wide + 2}}" + "".join(f"{name:>10}" for name in SCALES)]
+    lines += [_line(each, wide) for each in found]
+    lines += [f"{scale.name}: {scale.says}" for scale in SCALES.values()]
+    return "\n".join(lines)
+
+
+def _line(each: dict[str, Any], wide: int) -> str:
+    costs = "".join(f"{cost['networks']:>5}{cost['measurements']:>5}" for cost in each["cost"].values())
+    return f"{each['name']:<{wide + 2}}{costs}  {each['where']}: {each['title']}"
+
+
+def reproduced(
+    names: list[str],
+    scale_name: str,
+    data: list[str],
+    output: Path | None,
+    jobs: int | None,
+    device: str,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run tables one after another; the exit code."""
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs takes a number from 1 on, not {jobs}")
+    scale, sources, folder = scale_of(scale_name), sources_of(data), output or DEFAULT
+    wanted = list(catalogue.TABLES) if names == ["all"] else names
+    for table in [catalogue.find(name) for name in wanted]:
+        try:
+            with shown(table.name, quiet) as seen:
+
+                def tell(line: str, done: int, total: int, seen: Any = seen) -> None:
+                    seen.say(f"{done} of {total}  {line}")
+                    seen.step(done, total)
+
+                outcome = running.run(
+                    table,
+                    scale,
+                    folder,
+                    sources=sources,
+                    jobs=jobs or os.cpu_count() or 1,
+                    device=device,
+                    seed=seed,
+                    tell=tell,
+                )
+        except KeyboardInterrupt:
+            typer.echo("agnes: interrupted; the same command goes on with what is left", err=True)
+            return INTERRUPTED
+        place = folder / f"{table.name}-{scale.name}{_suffix(sources)}"
+        text = writing.write(outcome, place, _command(table.name, scale.name, data, device, seed), sources)
+        typer.echo((place / "results.json").read_text(encoding="utf-8") if as_json else text)
+        if not quiet:
+            typer.echo(f"written to {place}", err=True)
+    return 0
+
+
+def _suffix(sources: dict[str, str]) -> str:
+    """The data's name, where the user gave any, so that results on others are not written over."""
+    return "".join(f"-{Path(source).stem}" for source in sources.values())
+
+
+def _command(table: str, scale: str, data: list[str], device: str, seed: int) -> str:
+    words = ["agnes", "bench", table, "--scale", scale, *(word for each in data for word in ("--data", each))]
+    words += ["--device", device] * (device != "cpu") + ["--seed", str(seed)] * (seed != 0)
+    return shlex.join(words)

@@ -1,0 +1,277 @@
+"""Running a table: each network with all that is asked of it is one job; what was found before is not done again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agnes.backend import Backend
+from agnes.errors import AgnesError
+from agnes_zoo.experiments.describing import Column, Probe, Row, Table
+from agnes_zoo.experiments.measuring import measured
+from agnes_zoo.experiments.scales import Scale
+from agnes_zoo.experiments.store import Answer, Store, key_of
+from agnes_zoo.experiments.subject import Subject
+from agnes_zoo.making import Plan
+from agnes_zoo.scoring import metrics
+from agnes_zoo.training import Stopped, Watch
+
+Tell = Callable[[str, int, int], None]  # a line, jobs done, jobs in all
+_POLL = 0.5  # seconds between two looks at what is done
+_stop: Any = None  # in a worker: set when it is to stop
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One probe of one network."""
+
+    plan: Plan
+    measure: str
+    settings: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return key_of(self.plan, self.measure, self.settings)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the table, ours and the paper's."""
+
+    row: str
+    column: str
+    value: float | None  # None: nothing could be measured
+    values: tuple[float, ...]  # of each network
+    interval: tuple[float, float] | None  # of the mean, by the bootstrap; None for a single network
+    paper: float | None
+    failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A table as it was run."""
+
+    table: Table
+    scale: Scale
+    figures: tuple[Figure, ...]
+    arrays: Mapping[tuple[str, str], Mapping[str, np.ndarray]]  # row and probe -> what a plot shows
+    networks: int
+    seconds: float  # of all answers together, whenever they were found
+
+
+def run(
+    table: Table,
+    scale: Scale,
+    folder: Path,
+    *,
+    sources: Mapping[str, str] | None = None,
+    jobs: int = 1,
+    device: str | None = "cpu",
+    seed: int = 0,
+    tell: Tell | None = None,
+) -> Outcome:
+    """Answer all that the table asks for."""
+    store = Store(folder)
+    asked = _asked(table, scale, sources or {})
+    answers = _answered([ask for asks in asked.values() for ask in asks], store, jobs, device, seed, tell)
+    figures = tuple(
+        _figure(table, row, column, [answers[ask.key] for ask in asked[row.name, column.name]], asked, answers)
+        for row in table.rows_at(scale.name)
+        for column in table.columns
+    )
+    probes = {column.name: column.probe for column in table.columns}
+    arrays = {
+        (row, probes[column]): answers[asks[0].key].arrays
+        for (row, column), asks in asked.items()
+        if asks and answers[asks[0].key].arrays
+    }
+    plans = {ask.plan.digest for asks in asked.values() for ask in asks}
+    seconds = sum(answer.seconds for answer in answers.values())
+    return Outcome(table, scale, figures, arrays, len(plans), seconds)
+
+
+def asks_of(table: Table, scale: Scale, sources: Mapping[str, str]) -> list[Ask]:
+    """All that a table asks for, the same question as often as it comes up."""
+    return [ask for asks in _asked(table, scale, sources).values() for ask in asks]
+
+
+def _asked(table: Table, scale: Scale, sources: Mapping[str, str]) -> dict[tuple[str, str], list[Ask]]:
+    """Row and column -> what is asked of each network."""
+    return {
+        (row.name, column.name): _asks(table, scale, row, column, sources)
+        for row in table.rows_at(scale.name)
+        for column in table.columns
+    }
+
+
+def _asks(table: Table, scale: Scale, row: Row, column: Column, sources: Mapping[str, str]) -> list[Ask]:
+    probe = table.probes[column.probe]
+    settings = _settings(probe, row.probes.get(column.probe, {}), scale)
+    models = row.models.but(**column.models)
+    count = max(1, min(scale.count, column.count or row.count or table.count))
+    return [Ask(scale.plan(models, number, sources), probe.measure, settings) for number in range(count)]
+
+
+def _settings(probe: Probe, differs: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
+    """The probe's settings; those of methods are bounded by what the scale may cost."""
+    settings = {**probe.settings, **differs}
+    if "methods" in settings:
+        said = settings["methods"]
+        owners = dict.fromkeys([*said, *scale.costs])
+        settings["methods"] = {name: {**said.get(name, {}), **scale.costs.get(name, {})} for name in owners}
+    return settings
+
+
+def _answered(
+    asks: Sequence[Ask], store: Store, jobs: int, device: str | None, seed: int, tell: Tell | None
+) -> dict[str, Answer]:
+    """An answer to every ask; those of one network together."""
+    tell = tell or (lambda line, done, total: None)
+    unique = {ask.key: ask for ask in asks}
+    answers = {key: found for key in unique if (found := store.answer(key)) is not None}
+    by_network: dict[str, list[Ask]] = {}
+    for key, ask in unique.items():
+        if key not in answers:
+            by_network.setdefault(ask.plan.digest, []).append(ask)
+    work = list(by_network.values())
+    for done, (asked, found) in enumerate(_worked(work, store.folder, jobs, device, seed), 1):
+        answers |= found
+        tell(_line(asked, found), done, len(work))
+    return answers
+
+
+def _line(asked: Sequence[Ask], found: Mapping[str, Answer]) -> str:
+    plan, failed = asked[0].plan, [answer.failed for answer in found.values() if answer.failed]
+    kind = f"{plan.arch} on {plan.data.source}, {plan.attack or 'clean'}, seed {plan.seed}"
+    return f"{kind}: {len(found)} measured" + (f", {len(failed)} of them failed: {failed[0]}" if failed else "")
+
+
+def _worked(
+    work: Sequence[Sequence[Ask]], folder: Path, jobs: int, device: str | None, seed: int
+) -> Iterator[tuple[Sequence[Ask], dict[str, Answer]]]:
+    if jobs == 1 or len(work) < 2:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for asks in work:
+                yield asks, job(asks, folder, device, seed)
+        finally:
+            torch.set_num_threads(before)
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    pool = ProcessPoolExecutor(min(jobs, len(work)), context, _start, (stop,))
+    try:
+        with _deaf_to_ctrl_c():
+            pending = {pool.submit(job, asks, folder, device, seed): asks for asks in work}
+        while pending:
+            done, _ = wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield pending.pop(future), future.result()
+    except BrokenProcessPool as error:
+        raise AgnesError(
+            "a process that measured a network was ended from outside, perhaps for want of memory; the same command "
+            "goes on, --jobs 1 takes the least"
+        ) from error
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started inside leave Ctrl-C to this one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _start(stop: Any) -> None:
+    """In a worker: one thread, Ctrl-C is the parent's business, and there is no life after the parent's."""
+    global _stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _stop = stop
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+
+
+def _outlive_nobody() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def job(asks: Sequence[Ask], folder: Path, device: str | None, seed: int) -> dict[str, Answer]:
+    """Train or open one network and answer what is asked of it; each answer is kept at once."""
+    store = Store(folder)
+    backend = Backend.choose(device, seed=seed)
+    watch = Watch() if _stop is None else Watch(stop=_stop.is_set)
+    found: dict[str, Answer] = {}
+    subject: Subject | None = None
+    for ask in asks:
+        if watch.stop():
+            break
+        try:
+            if subject is None:
+                subject = Subject.of(ask.plan, store, backend, watch)
+            answer = measured(subject, ask.measure, ask.settings)
+        except Stopped:
+            break
+        except AgnesError as error:  # it could not be trained or opened
+            answer = Answer({}, failed=str(error))
+        store.keep(ask.key, answer)
+        found[ask.key] = answer
+    return found
+
+
+def _figure(
+    table: Table,
+    row: Row,
+    column: Column,
+    answers: Sequence[Answer],
+    asked: Mapping[tuple[str, str], Sequence[Ask]],
+    known: Mapping[str, Answer],
+) -> Figure:
+    values = _values(answers, column.metric)
+    if column.over is not None:
+        other = next(each for each in table.columns if each.name == column.over)
+        base = _values([known[ask.key] for ask in asked[row.name, other.name]], other.metric)
+        mean = statistics.mean(base) if base else 0.0
+        values = [value / mean for value in values] if mean else []
+    pool = {"mean": statistics.mean, "most": max, "least": min}[column.pooled]
+    value = pool(values) if values else None
+    interval = None
+    if len(values) > 1 and column.pooled == "mean":
+        array = np.array(values)
+        interval = metrics.interval(lambda rows: float(array[rows].mean()), np.zeros(len(array)))
+    failed = tuple(dict.fromkeys(answer.failed for answer in answers if answer.failed))
+    return Figure(row.name, column.name, value, tuple(values), interval, table.published(row.name, column), failed)
+
+
+def _values(answers: Sequence[Answer], metric: str) -> list[float]:
+    known = [answer.values.get(metric) for answer in answers]
+    return [value for value in known if value is not None]
+
+
+def named(outcome: Outcome, row: str) -> list[Figure]:
+    """The figures of a row."""
+    return [figure for figure in outcome.figures if figure.row == row]

@@ -1,0 +1,89 @@
+"""Weights follow from the models they are fitted on, and say how they do on models left out."""
+
+import json
+import math
+from importlib import resources
+
+import numpy as np
+import pytest
+from agnes_zoo.scoring.calibrating import Known, every_fit, fit
+
+RNG = np.random.default_rng(0)
+
+
+def models(strength, count=20, sources=("a", "b: x", "b: y")):
+    """Clean models and as many trojaned ones, which the first source tells apart by so many deviations."""
+    found = []
+    for number in range(2 * count):
+        trojaned = number >= count
+        said = {s: {"score": float(RNG.normal(strength if trojaned and s == sources[0] else 0))} for s in sources}
+        found.append(Known(f"model-{number}", trojaned, said))
+    return found
+
+
+def test_every_set_of_methods_has_a_fit_and_a_methods_sources_stay_together():
+    assert {fit.sources for fit in every_fit(models(3))} == {("a",), ("b: x", "b: y"), ("a", "b: x", "b: y")}
+
+
+def test_the_source_that_tells_models_apart_weighs_most_and_none_weighs_against():
+    found = fit(models(5), ("a", "b: x", "b: y"))
+    weights = {source: values["score"][0] for source, values in found.weights.items()}
+    assert weights["a"] > 3 * max(weights["b: x"], weights["b: y"])
+    assert min(weights.values()) >= 0
+    assert found.auc > 0.97
+
+
+def test_findings_that_say_nothing_are_not_believed_on_models_left_out():
+    found = fit(models(0, count=40), ("a", "b: x", "b: y"))
+    assert abs(found.auc - 0.5) < 0.2
+    assert all(0.2 < probability < 0.8 for probability in found.left_out)
+
+
+def test_at_most_one_clean_model_in_twenty_is_convicted_when_left_out():
+    for strength in (0, 1, 5):
+        known = models(strength)
+        found = fit(known, ("a",))
+        clean = [p for p, model in zip(found.left_out, known, strict=True) if not model.trojaned]
+        assert sum(p >= found.threshold for p in clean) <= len(clean) // 20
+        assert found.threshold >= 0.5
+
+
+def test_the_fit_is_where_the_penalised_likelihood_is_highest():
+    known = models(2)
+    found = fit(known, ("a",))
+    weight, mean, spread = found.weights["a"]["score"]
+
+    def cost(weight, intercept):
+        total = weight**2 / 2
+        for model in known:
+            lifted = math.log1p(max(0.0, (model.traits["a"]["score"] - mean) / spread))
+            sign = 1 if model.trojaned else -1
+            total += math.log1p(math.exp(-sign * (weight * lifted + intercept)))
+        return total
+
+    best = cost(weight, found.intercept)
+    for step in (-0.01, 0.01):
+        assert cost(weight + step, found.intercept) > best
+        assert cost(weight, found.intercept + step) > best
+
+
+def test_mean_and_spread_are_those_of_the_clean_models():
+    known = models(4)
+    _, mean, spread = fit(known, ("a",)).weights["a"]["score"]
+    clean = [model.traits["a"]["score"] for model in known if not model.trojaned]
+    assert mean == pytest.approx(np.mean(clean))
+    assert spread == pytest.approx(np.std(clean, ddof=1))
+
+
+def test_the_shipped_weights_follow_from_the_models_that_the_file_lists():
+    file = json.loads(resources.files("agnes").joinpath("calibration.json").read_text(encoding="utf-8"))
+    known = [Known(m["name"], m["trojaned"], m["traits"]) for m in file["models"]]
+    assert sum(model.trojaned for model in known) >= 20
+    assert sum(not model.trojaned for model in known) >= 20
+    every = max(file["weighings"], key=lambda weighing: len(weighing["sources"]))
+    found = fit(known, tuple(every["sources"]))
+    assert found.intercept == pytest.approx(every["intercept"], abs=1e-3)
+    assert found.threshold == pytest.approx(every["threshold"], abs=1e-3)
+    for source, values in every["weights"].items():
+        for name, numbers in values.items():
+            assert found.weights[source][name] == pytest.approx(tuple(numbers), abs=1e-3)
