@@ -91,7 +91,8 @@ def test_the_demos_triggers_are_pictures_that_open_and_arrays_that_apply(demo_ru
             picture.load()
             assert picture.width > 300
         with np.load(folder / trigger["files"]["arrays"], allow_pickle=False) as arrays:
-            assert {name: arrays[name].shape for name in arrays} in SHAPES_OF_ARRAYS
+            shapes = {name: arrays[name].shape for name in arrays if name not in ("kind", "target")}
+            assert shapes in SHAPES_OF_ARRAYS
 
 
 @demo
@@ -142,8 +143,8 @@ def clean_model(tmp_path_factory):
     from agnes_zoo.training import as_tensors, export_onnx, initialised, train
 
     module = initialised(n_sn_bn, 43, seed=5)
-    images, labels = as_tensors(*signs(60, 5))
-    train(module, images, labels, epochs=6, seed=5)
+    images, labels = as_tensors(*signs(100, 5))
+    train(module, images, labels, epochs=10, seed=5)  # of a network trained for less, nothing is said with certainty
     return export_onnx(module, tmp_path_factory.mktemp("clean") / "clean.onnx")
 
 

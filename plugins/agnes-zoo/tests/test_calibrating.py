@@ -35,7 +35,7 @@ def test_the_source_that_tells_models_apart_weighs_most_and_none_weighs_against(
 
 def test_findings_that_say_nothing_are_not_believed_on_models_left_out():
     found = fit(models(0, count=40), ("a", "b: x", "b: y"))
-    assert abs(found.auc - 0.5) < 0.2
+    assert found.auc < 0.7  # below a half is no knowledge either: each model is left out of the mean it is measured by
     assert all(0.2 < probability < 0.8 for probability in found.left_out)
 
 
