@@ -74,7 +74,7 @@ def _caption(trigger: Trigger, class_name: str) -> list[str]:
     convicts = "  CONVICTS" if trigger.convicts else ""
     return [
         f"to {trigger.target} {printable(class_name, 40)}{convicts}",
-        f"{trigger.asr:.0%} of {trigger.held_out} unseen images, {trigger.pixels} pixels, size {trigger.l1:.1f}",
+        f"{trigger.asr:.0%} of {trigger.held_out} images, {trigger.pixels} pixels, size {trigger.l1:.1f}",
     ]
 
 
