@@ -1,4 +1,8 @@
-"""From what methods say to a probability, by weights fitted on networks of known truth (`agnes bench calibrate`)."""
+"""From what methods say to a probability, by comparison with networks of known truth (`agnes bench calibrate`).
+
+A backdoor shows to the method that looks for its kind, and to the others it looks like nothing. So what counts is the
+one finding that lies furthest above what clean networks show, and not the sum of all.
+"""
 
 from __future__ import annotations
 
@@ -13,36 +17,34 @@ from typing import Any
 from agnes.results import MethodRun
 from agnes.traits import Trait
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "2.0"
 
 
 @dataclass(frozen=True)
 class Weighing:
     """How the traits of some sources become a probability."""
 
+    clean: Mapping[str, tuple[float, float]]  # of each source: mean and spread over clean networks
     intercept: float
-    weights: Mapping[str, Mapping[str, tuple[float, float, float]]]  # source -> value -> weight, mean and spread
+    weight: float
     threshold: float  # a probability from it on convicts
     doubt: float  # a probability from it on does not acquit either
 
-    def parts(self, traits: Sequence[Trait]) -> dict[str, float]:
-        """What each source adds to the log odds, beyond what it says of an average clean network."""
-        return {
-            trait.source: sum(
-                weight * lifted(trait.values[name], mean, spread)
-                for name, (weight, mean, spread) in self.weights[trait.source].items()
-            )
-            for trait in traits
-            if trait.source in self.weights
-        }
+    def above(self, trait: Trait) -> float:
+        """How many spreads a trait lies above the mean of clean networks."""
+        return deviations(trait.value, *self.clean[trait.source])
+
+    def ordered(self, traits: Sequence[Trait]) -> list[Trait]:
+        """Those it knows, the strongest first."""
+        return sorted((t for t in traits if t.source in self.clean), key=self.above, reverse=True)
 
     def probability(self, traits: Sequence[Trait]) -> float:
-        """That the network holds a backdoor, where half of all networks do."""
-        return self.alone(sum(self.parts(traits).values()))
+        """That the network holds a backdoor, where half of all networks do; by the strongest of the traits."""
+        return self.at(max(self.above(trait) for trait in self.ordered(traits)))
 
-    def alone(self, part: float) -> float:
-        """The probability if this were all that is added to the log odds."""
-        return 1 / (1 + math.exp(-max(-50.0, min(50.0, self.intercept + part))))
+    def at(self, above: float) -> float:
+        """The probability where the strongest trait lies so many spreads above the mean."""
+        return logistic(self.intercept + self.weight * lifted(above))
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,19 @@ def _differs(run: MethodRun, settings: Mapping[str, Any]) -> bool:
     return run.status == "ok" and json.loads(json.dumps(dict(run.settings))) != settings
 
 
-def lifted(value: float, mean: float, spread: float) -> float:
-    """The logarithm of how many deviations it is above the clean mean; what is below speaks for nothing."""
-    return math.log1p(max(0.0, (value - mean) / spread))
+def deviations(value: float, mean: float, spread: float) -> float:
+    """How many spreads a value lies above a mean."""
+    return (value - mean) / spread
+
+
+def lifted(above: float) -> float:
+    """The logarithm of one more than the spreads above the mean; what is below it speaks for nothing."""
+    return math.log1p(max(0.0, above))
+
+
+def logistic(odds: float) -> float:
+    """From log odds to a probability."""
+    return 1 / (1 + math.exp(-max(-50.0, min(50.0, odds))))
 
 
 @functools.cache
@@ -80,9 +92,10 @@ def parse(text: str) -> Calibration:
     """A calibration file's text."""
     said = json.loads(text)
     weighings = {
-        frozenset(each["sources"]): Weighing(
+        frozenset(each["clean"]): Weighing(
+            {source: (numbers[0], numbers[1]) for source, numbers in each["clean"].items()},
             each["intercept"],
-            {s: {n: (v[0], v[1], v[2]) for n, v in values.items()} for s, values in each["weights"].items()},
+            each["weight"],
             each["threshold"],
             each["doubt"],
         )

@@ -1,10 +1,10 @@
 """From triggers and evidence to a verdict.
 
 A trigger that works does not convict by itself: clean networks have small triggers too (ABS, Fig. 16-17). Where the
-methods that ran are those of the calibration, their findings are weighed as it says, and the probability is that of a
-backdoor. With other methods or settings a trigger convicts when it works on images it was not made on, is small, and is
-far smaller than what the same method found for other classes; the probability then is how rarely as many sizes drawn
-from one log-normal distribution hold one that looks as unusual.
+methods that ran are those of the calibration, the finding furthest above what clean networks show makes the probability
+of a backdoor. With other methods or settings a trigger convicts when it works on images it was not made on, is small,
+and is far smaller than what the same method found for other classes; the probability then is how rarely as many sizes
+drawn from one log-normal distribution hold one that looks as unusual.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agnes.calibration import Calibration, Weighing, shipped
+from agnes.calibration import Calibration, shipped
 from agnes.outliers import Low
 from agnes.results import Benign, Evidence, MethodRun, Trigger, TriggerOutcome, Verdict
 from agnes.traits import COMPARED, VALID_ASR, Trait, log_size, smallest_by_target, traits
@@ -62,11 +62,10 @@ def judge(
 ) -> Verdict:
     """The verdict on a network. A failure never reads as clean, nor does a network that errs on benign images."""
     found = traits(triggers, evidence, network.input_shape[1] * network.input_shape[2])
-    weighing = (calibration or shipped()).of(found, runs)
-    misread = _misread(benign or Benign(), bounds or Bounds())
-    failed = [f"{run.name} failed: {run.reason}" for run in runs if run.status == "failed" and run.stage in DETECTION]
-    if weighing is not None:
-        return _calibrated(network, found, weighing, failed, misread)
+    calibrated = by_calibration(found, runs, network.class_names, benign, calibration or shipped(), bounds)
+    if calibrated is not None:
+        return calibrated
+    failed, misread = _failed(runs), _misread(benign or Benign(), bounds or Bounds())
     weighed = weigh(network, triggers, bounds)
     convicting = [w for w in weighed if w.convicts]
     if convicting:
@@ -89,18 +88,26 @@ def judge(
     return Verdict("clean", probability, reasons=tuple(_why_clean(network, convictable, weighed, evidence)))
 
 
-def _calibrated(
-    network: Network, found: Sequence[Trait], weighing: Weighing, failed: Sequence[str], misread: Sequence[str]
-) -> Verdict:
-    """The verdict by a calibration's weights."""
-    probability, parts = weighing.probability(found), weighing.parts(found)
-    order = sorted((t for t in found if t.source in parts), key=lambda trait: -parts[trait.source])
-    reasons = [_said(network, trait, parts[trait.source]) for trait in order]
+def by_calibration(
+    found: Sequence[Trait],
+    runs: Sequence[MethodRun],
+    class_names: Sequence[str],
+    benign: Benign | None,
+    calibration: Calibration,
+    bounds: Bounds | None = None,
+) -> Verdict | None:
+    """The verdict by a calibration's weights; None where it knows nothing of these methods or settings."""
+    weighing = calibration.of(found, runs)
+    if weighing is None:
+        return None
+    failed, misread = _failed(runs), _misread(benign or Benign(), bounds or Bounds())
+    probability, order = weighing.probability(found), weighing.ordered(found)
+    reasons = [_said(class_names, trait, weighing.above(trait)) for trait in order]
     if probability >= weighing.threshold:
-        strong = [t for t in order if weighing.alone(parts[t.source]) >= weighing.threshold] or order[:1]
+        strong = [trait for trait in order if weighing.at(weighing.above(trait)) >= weighing.threshold]
         targets = tuple(dict.fromkeys(t.target for t in strong if t.target is not None))
         target = targets[0] if targets else None
-        name = None if target is None else network.class_names[target]
+        name = None if target is None else class_names[target]
         return Verdict("backdoored", probability, target, name, (*reasons, *misread), targets, True)
     doubts = [*failed, *misread]
     if probability >= weighing.doubt:
@@ -110,11 +117,16 @@ def _calibrated(
     return Verdict("clean", probability, reasons=tuple(reasons), calibrated=True)
 
 
-def _said(network: Network, trait: Trait, part: float) -> str:
-    """What one method says, and what that adds to the log odds."""
-    where = "" if trait.target is None else f" for {network.class_names[trait.target]}"
-    values = ", ".join(f"{name} {value:.2f}" for name, value in trait.values.items())
-    return f"{trait.source}{where}: {values}; {part:+.1f} to the log odds"
+def _failed(runs: Sequence[MethodRun]) -> list[str]:
+    """What was to look and could not."""
+    return [f"{run.name} failed: {run.reason}" for run in runs if run.status == "failed" and run.stage in DETECTION]
+
+
+def _said(class_names: Sequence[str], trait: Trait, above: float) -> str:
+    """What one method says, beside clean networks."""
+    where = "" if trait.target is None else f" for {class_names[trait.target]}"
+    side = "above" if above >= 0 else "below"
+    return f"{trait.source}{where}: {trait.value:.2f}, {abs(above):.1f} deviations {side} the mean of clean networks"
 
 
 def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> tuple[Trigger, ...]:

@@ -1,10 +1,10 @@
-"""What a scan found, in a few numbers for each method: what a calibration weighs."""
+"""What a scan found, a number for each method and piece of evidence: what a calibration compares."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agnes.results import Evidence, Trigger
@@ -17,11 +17,11 @@ _LEAST_SPREAD = 0.05  # of scores; closer ones count as equal
 
 @dataclass(frozen=True)
 class Trait:
-    """What one method says of a network, in numbers of which larger ones speak for a backdoor."""
+    """What one method says of a network, in a number; the larger, the more it speaks for a backdoor."""
 
     source: str  # the method and, of evidence, its name
     target: int | None  # the class it points to
-    values: Mapping[str, float]
+    value: float
 
 
 def traits(triggers: Sequence[Trigger], evidence: Sequence[Evidence], area: int) -> list[Trait]:
@@ -35,29 +35,24 @@ def traits(triggers: Sequence[Trigger], evidence: Sequence[Evidence], area: int)
 
 
 def _of_triggers(method: str, triggers: Sequence[Trigger], area: int) -> Trait | None:
-    """How small the smallest trigger is, how far below the next class's and below most classes'."""
+    """How far the smallest trigger lies below those of other classes."""
     by_target = smallest_by_target(triggers, area)
     if len(by_target) < COMPARED:
         return None
-    order = sorted(by_target, key=lambda target: by_target[target])
-    least, second = by_target[order[0]], by_target[order[1]]
-    median = statistics.median(by_target.values())
-    return Trait(
-        method,
-        order[0],
-        {"small": math.log(area) - least, "apart": second - least, "below": median - least},
-    )
+    return Trait(method, min(by_target, key=lambda t: by_target[t]), _apart([-size for size in by_target.values()]))
 
 
 def _of_evidence(evidence: Evidence) -> Trait:
-    """How far the first class is above the second, as it is and in spreads of the others; else the score."""
+    """How far the first class is above the others; of evidence without classes the score."""
     source = f"{evidence.method}: {evidence.name}"
-    if len(evidence.by_class) < COMPARED:
-        return Trait(source, evidence.target, {"score": evidence.score})
-    first, *others = sorted(evidence.by_class, reverse=True)
-    apart = first - others[0]
-    spread = statistics.pstdev(others) + _LEAST_SPREAD
-    return Trait(source, evidence.target, {"apart": apart, "outlying": apart / spread})
+    compared = len(evidence.by_class) >= COMPARED
+    return Trait(source, evidence.target, _apart(evidence.by_class) if compared else evidence.score)
+
+
+def _apart(by_class: Sequence[float]) -> float:
+    """From the first to the second, over the root of the others' spread: half a distance, half deviations."""
+    first, *others = sorted(by_class, reverse=True)
+    return (first - others[0]) / math.sqrt(statistics.pstdev(others) + _LEAST_SPREAD)
 
 
 def smallest_by_target(triggers: Sequence[Trigger], area: int) -> dict[int, float]:

@@ -20,13 +20,22 @@ def trigger(target, size, asr=1.0, held_out=20, method="m"):
 def test_triggers_tell_how_small_the_smallest_is_and_how_far_apart():
     (trait,) = traits([trigger(c, s) for c, s in enumerate((16, 2, 8, 32, 16))], [], AREA)
     assert (trait.source, trait.target) == ("m", 1)
-    assert trait.values == pytest.approx({"small": math.log(32), "apart": math.log(4), "below": math.log(8)})
+    assert trait.value == pytest.approx(math.log(4) / math.sqrt(spread_of([math.log(s) for s in (16, 8, 32, 16)])))
+
+
+def spread_of(others):
+    """By hand, and 0.05 on top of it."""
+    mean = sum(others) / len(others)
+    return math.sqrt(sum((v - mean) ** 2 for v in others) / len(others)) + 0.05
 
 
 def test_the_smaller_of_two_triggers_to_a_class_counts():
     triggers = [trigger(c, s) for c, s in enumerate((16, 4, 8, 32, 16))]
     (trait,) = traits([*triggers, trigger(1, 2), trigger(1, 40)], [], AREA)
-    assert trait.values["small"] == pytest.approx(math.log(32))
+    (smaller,) = traits([*triggers, trigger(1, 2)], [], AREA)
+    (as_it_was,) = traits(triggers, [], AREA)
+    assert trait == smaller
+    assert trait.value > as_it_was.value
 
 
 def test_each_method_is_compared_with_itself():
@@ -57,12 +66,11 @@ def test_evidence_tells_how_far_the_first_class_is_from_the_second_and_from_the_
         Evidence("away", 0.7, 1.0, method="stamps"),
     ]
     away, box = traits([], said, AREA)
-    assert (away.source, away.target, away.values) == ("stamps: away", None, {"score": 0.7})
+    assert (away.source, away.target, away.value) == ("stamps: away", None, 0.7)
     assert (box.source, box.target) == ("stamps: box", 1)
-    spread = math.sqrt(sum((v - 0.125) ** 2 for v in (0.5, 1.0, 0.0, -1.0)) / 4)
-    assert box.values == pytest.approx({"apart": 2.0, "outlying": 2.0 / (spread + 0.05)})
+    assert box.value == pytest.approx(2.0 / math.sqrt(spread_of([0.5, 1.0, 0.0, -1.0])))
 
 
 def test_scores_that_are_all_alike_do_not_divide_by_zero():
     (trait,) = traits([], [Evidence("box", 1.0, 1.0, by_class=(1.0,) * 6, target=0, method="stamps")], AREA)
-    assert trait.values == {"apart": 0.0, "outlying": 0.0}
+    assert trait.value == 0

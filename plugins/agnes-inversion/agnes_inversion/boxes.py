@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from agnes_inversion.trying import seen_under
+
 if TYPE_CHECKING:
     from agnes.backend import Backend
 
 _GRID = 32  # an image is looked at as if it had so many pixels a side
-_STEPS = {2: 2, 3: 2, 5: 3, 12: 3}  # longer side of a box, in such pixels -> from one box to the next
-_AT_ONCE_ON_CPU = 128  # images; more at once is slower there
+_STEPS = {2: 2, 3: 2, 5: 3, 8: 4, 12: 3}  # longer side of a box, in such pixels -> from one box to the next
 
 SQUARES = ((2, 2), (3, 3))
 SHAPES = (*SQUARES, (5, 5), (1, 12), (12, 1), (2, 12), (12, 2))
+LARGE = ((5, 5), (8, 8), (5, 12), (12, 5))
 
 
 @dataclass(frozen=True)
@@ -84,20 +86,19 @@ def stamped(
     backend: Backend,
 ) -> torch.Tensor:
     """A row for each box: what `measure` makes of the logits, boxes x images x classes."""
-    together = max(1, _AT_ONCE_ON_CPU // len(images)) if backend.device.type == "cpu" else 1
 
-    def block(number: int) -> torch.Tensor:
-        part = tried[number * together : (number + 1) * together]
-        copies = images[None].repeat(len(part), 1, 1, 1, 1)
-        for box, of_box in zip(part, copies, strict=True):
-            box.stamp(of_box)
-        with torch.no_grad():
-            return measure(logits(copies.flatten(0, 1)).float().view(len(part), len(images), -1))
+    def part(start: int, stop: int) -> torch.Tensor:
+        return wearing(tried[start:stop], images)
 
-    def work(start: int, stop: int) -> torch.Tensor:
-        return torch.cat([block(number) for number in range(start, stop)])
+    return seen_under(part, len(tried), logits, len(images), measure, backend)
 
-    return torch.cat(backend.chunked(work, -(-len(tried) // together), what="probing boxes"))
+
+def wearing(some: Sequence[Box], images: torch.Tensor) -> torch.Tensor:
+    """The images under each box: boxes, images, channels, height, width."""
+    copies = images[None].repeat(len(some), 1, 1, 1, 1)
+    for box, of_box in zip(some, copies, strict=True):
+        box.stamp(of_box)
+    return copies
 
 
 def best_boxes(

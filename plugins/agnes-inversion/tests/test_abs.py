@@ -11,13 +11,21 @@ from agnes_inversion.abs import AbsFeature, AbsMask
 from agnes_inversion.neurons import candidate_arms, excited, random_arms
 from planted_corner import backend
 from planted_tint import TARGET, Tinted, tint, tinted_samples
+from torch import nn
 
 from agnes.errors import OutOfTime, UsageError
 from agnes.network import Network
 from agnes.results import Candidate
+from agnes.samples import Samples
 from agnes.testing import plant
 
 PLANTED = plant(each=6)
+
+
+def wide_network() -> nn.Module:
+    """With more neurons than are compared with at once."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.MaxPool2d(6), nn.Flatten(), nn.Linear(64, 4))
 
 
 def candidate(channel: int, target: int | None, layer: str = "first", score: float = 1.0) -> Candidate:
@@ -107,9 +115,29 @@ def test_where_time_is_short_fewer_neurons_are_compared_with_and_none_half_done(
     assert [t.purpose for t in error.value.partial] == ["candidate"]
 
 
-def test_fewer_random_neurons_than_asked_for_are_told_of():
+def test_how_well_random_neurons_did_is_told_with_their_number():
     found = replace(QUICK, steps=2, null=99).invert(PLANTED.network, PLANTED.samples, [TRUE], backend())
-    assert found.notes == ("compared with 15 random neurons",)
+    null = [t for t in found if t.purpose == "null"]
+    assert len(null) == 15  # all that there are
+    assert found.notes[0].startswith("compared with 15 random neurons: success of their triggers")
+    assert f"{max(t.asr for t in null):.0%} at most" in found.notes[0]
+    assert f"{min(t.l1 for t in null):.1f} at least" in found.notes[0]
+
+
+def test_time_that_runs_out_among_the_random_neurons_leaves_the_note_of_those_there_were():
+    class Late(AbsMask):
+        def _searched(self, hunt, arms, seeds, backend, offset=0):
+            if offset:
+                raise OutOfTime("the time is up")
+            return super()._searched(hunt, arms, seeds, backend, offset)
+
+    wide = Network.of(wide_network().eval(), (3, 8, 8))
+    samples = Samples(torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4)
+    late = Late(steps=2, null=60, restarts=1)
+    with pytest.raises(OutOfTime) as error:
+        late.invert(wide, samples, [candidate(0, 1, wide.layers[0].name)], backend())
+    assert [t.purpose for t in error.value.partial] == ["candidate"] + ["null"] * 25
+    assert "compared with 25 random neurons" in error.value.partial.notes[0]
 
 
 def test_the_planted_filter_is_found():

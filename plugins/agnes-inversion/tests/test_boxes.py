@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from agnes_inversion.boxes import SHAPES, SQUARES, Box, best_boxes, boxes, resemblance, scores, stamped
+from agnes_inversion.boxes import LARGE, SHAPES, SQUARES, Box, best_boxes, boxes, resemblance, scores, stamped, wearing
 from agnes_inversion.tao import TaoInversion
 from planted_corner import CLASSES, SHAPE, TARGET, backend
 
@@ -18,7 +18,7 @@ def others(labels):
     return labels[None] != TARGETS[:, None]
 
 
-@pytest.mark.parametrize("shapes", [SHAPES, SQUARES])
+@pytest.mark.parametrize("shapes", [SHAPES, SQUARES, LARGE])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 10, 10), (3, 48, 64), (3, 2, 2)])
 def test_boxes_reach_every_edge_and_none_leaves_the_image(shape, shapes):
     channels, height, width = shape
@@ -36,24 +36,28 @@ def test_boxes_reach_every_edge_and_none_leaves_the_image(shape, shapes):
 def test_boxes_have_the_sizes_that_are_asked_for_and_bars_lie_both_ways():
     assert {(box.height, box.width) for box in boxes((3, 32, 32))} == set(SHAPES)
     assert {(box.height, box.width) for box in boxes((3, 32, 32), SQUARES)} == set(SQUARES)
-    assert {(wide, tall) for tall, wide in SHAPES} == set(SHAPES)
+    assert {(box.height, box.width) for box in boxes((3, 32, 32), LARGE)} == set(LARGE)
+    for shapes in (SHAPES, LARGE):
+        assert {(wide, tall) for tall, wide in shapes} == set(shapes)
 
 
-def test_every_pixel_lies_under_a_square_of_each_size_and_bars_are_as_far_apart_as_squares():
-    for size in SHAPES:
+def test_every_pixel_lies_under_a_box_of_each_size_but_thin_bars_and_those_are_as_far_apart():
+    for size in {*SHAPES, *LARGE}:
         covered = torch.zeros(3, 32, 32)
         tried = boxes((3, 32, 32), [size])
         for box in tried:
             box.within(covered)[...] = 1
-        assert bool(covered.all()) == (size[0] == size[1]), size
+        thin_bar = min(size) < 3 and size not in SQUARES
+        assert bool(covered.all()) is not thin_bar, size
         for places in ({box.row for box in tried}, {box.column for box in tried}):
             ordered = sorted(places)
-            assert max(after - before for before, after in itertools.pairwise(ordered)) <= 3
+            assert max(after - before for before, after in itertools.pairwise(ordered)) <= (4 if size == (8, 8) else 3)
 
 
 def test_there_are_as_many_boxes_as_the_card_says():
     assert len(boxes((3, 32, 32))) == len(boxes((3, 64, 64))) == 7840
     assert len(boxes((3, 32, 32), SQUARES)) == 4096
+    assert len(boxes((3, 32, 32), LARGE)) == 2472
 
 
 def test_boxes_grow_with_the_image_so_that_a_large_one_costs_no_more():
@@ -79,6 +83,16 @@ def test_a_box_is_stamped_where_it_says_and_nowhere_else():
     assert int((pattern == 1).sum()) == int((pattern == -1).sum()) == int(mask.sum()) == 6
     assert torch.equal(pattern.abs().amax(0), mask[0])
     assert str(box) == "3x2 pixels of colour (1, 0) at row 1, column 2"
+
+
+def test_images_wear_each_box_in_its_own_copy():
+    tried, images = boxes((3, 8, 8))[::41], torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    before, worn = images.clone(), wearing(tried, images)
+    assert worn.shape == (len(tried), 2, 3, 8, 8)
+    assert torch.equal(images, before)
+    for box, copies in zip(tried, worn, strict=True):
+        mask = box.mask((3, 8, 8))
+        assert torch.equal(copies, images * (1 - mask) + (box.pattern((3, 8, 8)) + 1) / 2 * mask)
 
 
 def test_what_is_measured_are_the_logits_of_images_that_wear_each_box(network, samples):

@@ -12,6 +12,7 @@ from agnes_zoo.bench.scans import Scan
 from agnes_zoo.manifest import Manifest, held_out, model_file
 from agnes_zoo.training import as_tensors
 
+from agnes.calibration import Calibration, Weighing
 from agnes.cli import invoke
 from agnes.errors import UsageError
 
@@ -101,6 +102,42 @@ def test_what_was_scanned_is_not_scanned_again_unless_it_failed_or_settings_or_m
     assert detector == [*NAMES, "model-0003", "model-0004"]  # which had failed: another try may mend that
     assert detect(zoo, tmp_path / "out", "--seed", "1") == 0
     assert detector[6:] == NAMES
+
+
+def test_a_saved_scan_is_judged_by_the_calibration_of_today(zoo, monkeypatch, tmp_path):
+    evidence = {"method": "look", "name": "score", "score": 2.0, "by_class": [], "target": 3}
+    report = {
+        "model": {"input_shape": [3, 32, 32], "class_names": [f"class {number}" for number in range(10)]},
+        "data": {"accuracy": 0.9, "accuracy_images": 100},
+        "methods": [{"name": "look", "stage": "diagnosis", "status": "ok", "settings": {}, "reason": ""}],
+        "triggers": [],
+        "evidence": [evidence],
+        "verdict": {"status": "clean", "probability": 0.1, "target": None, "targets": []},
+        "timings": {"total": 1.0},
+        "environment": {},
+    }
+
+    def scan(model, samples, arguments, output, *rest):
+        output.mkdir(parents=True)
+        (output / "report.json").write_text(json.dumps(report))
+        return sealed.Sealed(0, "", True)
+
+    monkeypatch.setattr(sealed, "scan", scan)
+    output = tmp_path / "out"
+    assert detect(zoo, output) == 0
+    assert {row["verdict"] for row in rows(output)} == {"clean"}
+    for mean, verdict, probability in ((0.0, "backdoored", 0.9), (5.0, "clean", 0.5)):
+        weighing = Weighing({"look: score": (mean, 1.0)}, 0.0, 2.0, 0.8, 0.6)
+        calibration = Calibration({frozenset({"look: score"}): weighing}, {"look": {}})
+        monkeypatch.setattr("agnes_zoo.bench.reports.shipped", lambda found=calibration: found)
+        assert detect(zoo, output) == 0
+        assert {row["verdict"] for row in rows(output)} == {verdict}
+        assert {round(float(row["probability"]), 1) for row in rows(output)} == {probability}
+        assert {row["named"] for row in rows(output)} == ({"3"} if verdict == "backdoored" else {""})
+
+
+def rows(output):
+    return list(csv.DictReader((output / "detect" / "results.csv").read_text().splitlines()))
 
 
 def test_options_of_a_scan_are_handed_on(zoo, monkeypatch, tmp_path):

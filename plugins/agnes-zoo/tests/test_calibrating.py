@@ -16,7 +16,7 @@ def models(strength, count=20, sources=("a", "b: x", "b: y")):
     found = []
     for number in range(2 * count):
         trojaned = number >= count
-        said = {s: {"score": float(RNG.normal(strength if trojaned and s == sources[0] else 0))} for s in sources}
+        said = {s: float(RNG.normal(strength if trojaned and s == sources[0] else 0)) for s in sources}
         found.append(Known(f"model-{number}", trojaned, said))
     return found
 
@@ -25,12 +25,17 @@ def test_every_set_of_methods_has_a_fit_and_a_methods_sources_stay_together():
     assert {fit.sources for fit in every_fit(models(3))} == {("a",), ("b: x", "b: y"), ("a", "b: x", "b: y")}
 
 
-def test_the_source_that_tells_models_apart_weighs_most_and_none_weighs_against():
-    found = fit(models(5), ("a", "b: x", "b: y"))
-    weights = {source: values["score"][0] for source, values in found.weights.items()}
-    assert weights["a"] > 3 * max(weights["b: x"], weights["b: y"])
-    assert min(weights.values()) >= 0
+def test_a_source_that_tells_models_apart_does_so_beside_others_that_do_not():
+    found = fit(models(8), ("a", "b: x", "b: y"))
     assert found.auc > 0.97
+    assert found.weight > 0
+
+
+def test_kinds_of_backdoors_that_each_show_in_one_source_alone_are_all_told_apart():
+    clean, *kinds = models(0), models(9, sources=("a", "b: x", "b: y")), models(9, sources=("b: x", "a", "b: y"))
+    known = [m for m in clean if not m.trojaned] + [m for kind in kinds for m in kind if m.trojaned]
+    assert fit(known, ("a", "b: x")).auc > 0.97
+    assert fit(known, ("b: y",)).auc < 0.75
 
 
 def test_findings_that_say_nothing_are_not_believed_on_models_left_out():
@@ -51,28 +56,42 @@ def test_at_most_one_clean_model_in_twenty_is_convicted_when_left_out():
 def test_the_fit_is_where_the_penalised_likelihood_is_highest():
     known = models(2)
     found = fit(known, ("a",))
-    weight, mean, spread = found.weights["a"]["score"]
+    mean, spread = found.clean["a"]
 
     def cost(weight, intercept):
         total = weight**2 / 2
         for model in known:
-            lifted = math.log1p(max(0.0, (model.traits["a"]["score"] - mean) / spread))
+            lifted = math.log1p(max(0.0, (model.traits["a"] - mean) / spread))
             sign = 1 if model.trojaned else -1
             total += math.log1p(math.exp(-sign * (weight * lifted + intercept)))
         return total
 
-    best = cost(weight, found.intercept)
+    best = cost(found.weight, found.intercept)
     for step in (-0.01, 0.01):
-        assert cost(weight + step, found.intercept) > best
-        assert cost(weight, found.intercept + step) > best
+        assert cost(found.weight + step, found.intercept) > best
+        assert cost(found.weight, found.intercept + step) > best
+
+
+def test_a_model_left_out_is_judged_by_the_others_alone():
+    known = models(3, count=6)
+    probabilities = fit(known, ("a", "b: x")).left_out
+    for place in (0, 7):
+        rest = fit([*known[:place], *known[place + 1 :]], ("a", "b: x"))
+        above = max((known[place].traits[s] - mean) / spread for s, (mean, spread) in rest.clean.items())
+        odds = rest.intercept + rest.weight * math.log1p(max(0.0, above))
+        assert probabilities[place] == pytest.approx(1 / (1 + math.exp(-odds)))
 
 
 def test_mean_and_spread_are_those_of_the_clean_models():
     known = models(4)
-    _, mean, spread = fit(known, ("a",)).weights["a"]["score"]
-    clean = [model.traits["a"]["score"] for model in known if not model.trojaned]
+    mean, spread = fit(known, ("a",)).clean["a"]
+    clean = [model.traits["a"] for model in known if not model.trojaned]
     assert mean == pytest.approx(np.mean(clean))
     assert spread == pytest.approx(np.std(clean, ddof=1))
+
+
+def test_trojaned_models_that_look_cleaner_than_clean_ones_get_no_weight_for_it():
+    assert fit(models(-3), ("a",)).weight >= 0
 
 
 def test_the_shipped_weights_follow_from_the_models_that_the_file_lists():
@@ -80,10 +99,10 @@ def test_the_shipped_weights_follow_from_the_models_that_the_file_lists():
     known = [Known(m["name"], m["trojaned"], m["traits"]) for m in file["models"]]
     assert sum(model.trojaned for model in known) >= 20
     assert sum(not model.trojaned for model in known) >= 20
-    every = max(file["weighings"], key=lambda weighing: len(weighing["sources"]))
-    found = fit(known, tuple(every["sources"]))
+    every = max(file["weighings"], key=lambda weighing: len(weighing["clean"]))
+    found = fit(known, tuple(every["clean"]))
     assert found.intercept == pytest.approx(every["intercept"], abs=1e-3)
+    assert found.weight == pytest.approx(every["weight"], abs=1e-3)
     assert found.threshold == pytest.approx(every["threshold"], abs=1e-3)
-    for source, values in every["weights"].items():
-        for name, numbers in values.items():
-            assert found.weights[source][name] == pytest.approx(tuple(numbers), abs=1e-3)
+    for source, numbers in every["clean"].items():
+        assert found.clean[source] == pytest.approx(tuple(numbers), abs=1e-3)

@@ -19,6 +19,8 @@ from agnes_zoo.training import as_tensors
 if TYPE_CHECKING:
     import torch
 
+    from agnes.network import Network
+
 
 def rows(zoo: Path, manifest: Manifest, output: Path, scans: Sequence[Scan]) -> list[RepairRow]:
     """Every model before and after its repair."""
@@ -51,6 +53,7 @@ def _row(
         after[1],
         scan.seconds,
         reason,
+        scan.rescan,
     )
 
 
@@ -58,11 +61,17 @@ def measure(
     file: Path, record: Mapping[str, Any], images: torch.Tensor, labels: torch.Tensor
 ) -> tuple[float, float | None]:
     """Accuracy, and the true trigger's success where there is one, of the network in a file."""
-    from agnes.measuring import predictions
-
     weights_only = file.suffix.lower() != ".onnx"
     options = LoadOptions(arch=record["arch"], input_shape=tuple(images.shape[1:])) if weights_only else LoadOptions()
-    network = open_network(file, options)
+    return measured(open_network(file, options), record, images, labels)
+
+
+def measured(
+    network: Network, record: Mapping[str, Any], images: torch.Tensor, labels: torch.Tensor
+) -> tuple[float, float | None]:
+    """Accuracy, and the true trigger's success where there is one."""
+    from agnes.measuring import predictions
+
     backend = Backend.choose("cpu")
     right = float((predictions(network, images, backend) == labels).float().mean())
     if record["true_attack"] is None:

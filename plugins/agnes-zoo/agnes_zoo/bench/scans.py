@@ -8,15 +8,14 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from agnes.errors import UsageError
 from agnes.registry import Registry
 from agnes.reports.folder import write_text, writing
 from agnes.text import printable
-from agnes_zoo.bench import sealed
+from agnes_zoo.bench import reports, sealed
 from agnes_zoo.manifest import Manifest, model_file, samples_folder, sha256_of
 
 SCANS = "scans"
@@ -36,6 +35,7 @@ class Scan:
     reason: str = ""  # why it failed
     repaired: str | None = None  # the file of the repaired network, in the run folder
     guarded: bool | None = None  # whether the kernel kept the scan from the truth; None: it was not ours
+    rescan: str | None = None  # what the re-scan of the repaired network says
 
 
 def run(
@@ -80,16 +80,16 @@ class _Task:
     def scan(self) -> Scan:
         """As it was found before, or now."""
         key, card = self._key(), self.output / SCANS / f"{self.name}.json"
+        folder = self.output / SCANS / self.name
         done = _read(card, key)
         if done is not None:
-            return done
+            return _judged_again(done, folder)
         if self.over.is_set():
             raise KeyboardInterrupt
         record = self.manifest.models[self.name]
         model = model_file(self.zoo, self.name)
         if not model.exists() or sha256_of(model) != record["sha256"]:
             raise UsageError(f"{model} is not the model of the manifest; build the zoo again")
-        folder = self.output / SCANS / self.name
         threads = None if self.jobs == 1 else max(1, (os.cpu_count() or 1) // self.jobs)
         samples = samples_folder(self.zoo, record["data"])
         ended = sealed.scan(model, samples, self.arguments, folder, [self.zoo, self.output], threads, self.over)
@@ -115,9 +115,18 @@ def _read(card: Path, key: str) -> Scan | None:
     return Scan(**{**said, "targets": tuple(said["targets"])})
 
 
+def _judged_again(scan: Scan, folder: Path) -> Scan:
+    """The scan with the verdict that this version's calibration gives its findings."""
+    report = reports.read(folder)
+    verdict = None if report is None else reports.judged(report)
+    if verdict is None:
+        return scan
+    return replace(scan, status=verdict.status, probability=verdict.probability, targets=verdict.targets)
+
+
 def _scan(name: str, ended: sealed.Sealed, folder: Path) -> Scan:
     """From the report in the run folder, or from how the scan failed."""
-    report = _report(folder) if ended.code in _CODES else None
+    report = reports.read(folder) if ended.code in _CODES else None
     if report is None:
         last = (ended.said.strip().splitlines() or ["it said nothing"])[-1]
         return Scan(name, "failed", reason=f"exit code {ended.code}: {printable(last, 300)}", guarded=ended.guarded)
@@ -133,11 +142,5 @@ def _scan(name: str, ended: sealed.Sealed, folder: Path) -> Scan:
         report["environment"].get("peak_memory"),
         repaired=Path(exported).name if exported else None,
         guarded=ended.guarded,
+        rescan=((repair or {}).get("rescan") or {}).get("status"),
     )
-
-
-def _report(folder: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

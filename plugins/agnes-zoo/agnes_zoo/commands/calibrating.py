@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import typer
@@ -16,7 +15,7 @@ from agnes.errors import UsageError
 from agnes.reports.environment import versions
 from agnes.reports.folder import write_text, writing
 from agnes.reports.json import plain
-from agnes.traits import traits
+from agnes_zoo.bench import reports
 from agnes_zoo.bench.scans import SCANS, Scan
 from agnes_zoo.commands.benching import Bench, interrupted
 from agnes_zoo.scoring.calibrating import Fit, Known, every_fit
@@ -44,7 +43,7 @@ class Calibrating(Bench):
             "settings": settings,
             "weighings": [fit.as_json() for fit in fits],
             "models": [
-                {"name": model.name, "trojaned": model.trojaned, "traits": _rounded(model.traits)} for model in known
+                {"name": model.name, "trojaned": model.trojaned, "traits": dict(model.traits)} for model in known
             ],
         }
         place = file or self.output / FILE
@@ -63,11 +62,13 @@ class Calibrating(Bench):
         for scan in found:
             if scan.status == "failed":
                 raise UsageError(f"{scan.name} could not be scanned ({scan.reason}); a calibration needs every model")
-            report = json.loads((self.output / SCANS / scan.name / "report.json").read_text(encoding="utf-8"))
+            report = reports.read(self.output / SCANS / scan.name)
+            if report is None:
+                raise UsageError(f"the report on {scan.name} cannot be read; scan it again, with another -o")
             missed = [run["name"] for run in report["methods"] if run["status"] == "failed"]
             if missed:
                 raise UsageError(f"{scan.name}: {missed[0]} failed; a calibration needs every method on every model")
-            known.append(Known(scan.name, bool(self.manifest.models[scan.name]["trojaned"]), _traits(report)))
+            known.append(Known(scan.name, bool(self.manifest.models[scan.name]["trojaned"]), _values(report)))
             judged = {run["name"]: run["settings"] for run in report["methods"] if run["stage"] in _JUDGED}
             if settings and judged != settings:
                 raise UsageError(f"{scan.name} was scanned with other methods or settings than the models before it")
@@ -78,17 +79,9 @@ class Calibrating(Bench):
 _JUDGED = ("inversion", "diagnosis")
 
 
-def _traits(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """The traits that the judge would see, from a report."""
-    _, height, width = report["model"]["input_shape"]
-    triggers = [SimpleNamespace(**trigger) for trigger in report["triggers"]]
-    evidence = [SimpleNamespace(**said) for said in report["evidence"]]
-    found = traits(triggers, evidence, height * width)  # type: ignore[arg-type]  # the same attributes
-    return {trait.source: dict(trait.values) for trait in found}
-
-
-def _rounded(said: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    return {source: {name: round(value, 6) for name, value in values.items()} for source, values in said.items()}
+def _values(report: Mapping[str, Any]) -> dict[str, float]:
+    """What each source says."""
+    return {trait.source: round(trait.value, 6) for trait in reports.traits_of(report)}
 
 
 def _table(fits: Sequence[Fit]) -> str:

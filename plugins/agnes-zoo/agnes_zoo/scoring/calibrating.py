@@ -1,4 +1,4 @@
-"""Weights for what methods say, fitted on scans of a zoo: a logistic regression that no finding can speak against."""
+"""What clean networks show, and how sure what lies above it makes one: fitted on scans of a zoo."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agnes.calibration import lifted
+from agnes.calibration import deviations, lifted, logistic
 from agnes_zoo.scoring import metrics
 
 Matrix = NDArray[np.float64]
-Traits = Mapping[str, Mapping[str, float]]  # source -> name -> value
 
-_RIDGE = 1.0  # how strongly weights are drawn to zero: as much as one more model would say against them
-_STEPS = 4000  # of the descent
-_LEAST_SPREAD = 0.05
+_RIDGE = 1.0  # how strongly the weight is drawn to zero: as much as one more model would say against it
+_STEPS = 100  # of Newton's
+_NEAR = 1e-10
+_LEAST_SPREAD = 0.03
 _FALSE_ALARMS = 0.05  # share of clean models that may be convicted when left out, at most
 _LEAST_THRESHOLD = 0.5
 _DOUBT = 0.5  # of the threshold: a probability from there on does not acquit
@@ -32,28 +32,31 @@ class Known:
 
     name: str
     trojaned: bool
-    traits: Traits
+    traits: Mapping[str, float]  # by source
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Weights for some sources, and how they do on models left out one at a time."""
+    """What clean models show by some sources, the weight of what lies above, and how that does on models left out."""
 
-    sources: tuple[str, ...]
+    clean: Mapping[str, tuple[float, float]]  # by source: mean and spread
     intercept: float
-    weights: Mapping[str, Mapping[str, tuple[float, float, float]]]  # source -> name -> weight, mean, spread
+    weight: float
     threshold: float
     left_out: tuple[float, ...]  # each model's probability by a fit without it
     auc: float | None  # of these
     brier: float | None
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(self.clean)
+
     def as_json(self) -> dict[str, Any]:
         """As the calibration file holds it."""
-        weights = {s: {n: [round(v, 6) for v in values] for n, values in of.items()} for s, of in self.weights.items()}
         return {
-            "sources": list(self.sources),
+            "clean": {source: [round(value, 6) for value in values] for source, values in self.clean.items()},
             "intercept": round(self.intercept, 6),
-            "weights": weights,
+            "weight": round(self.weight, 6),
             "threshold": round(self.threshold, 4),
             "doubt": round(self.threshold * _DOUBT, 4),
             "left_out": {"auc": self.auc, "brier": self.brier},
@@ -78,16 +81,16 @@ def _together(sources: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def fit(models: Sequence[Known], sources: tuple[str, ...]) -> Fit:
-    """Weights for these sources, from all models; the threshold from models left out."""
-    intercept, weights = _fitted(models, sources)
+    """From all models by these sources; the threshold from models left out."""
+    clean, intercept, weight = _fitted(models, sources)
     left_out = []
     for place, model in enumerate(models):
-        rest = [*models[:place], *models[place + 1 :]]
-        left_out.append(_probability(model.traits, *_fitted(rest, sources)))
+        without, rest_intercept, rest_weight = _fitted([*models[:place], *models[place + 1 :]], sources)
+        left_out.append(logistic(rest_intercept + rest_weight * lifted(_strongest(model, without))))
     scores, truth = np.array(left_out), np.array([model.trojaned for model in models], dtype=bool)
     threshold = _threshold(scores[~truth])
     auc, brier = metrics.auc(scores, truth), metrics.brier(scores, truth)
-    return Fit(sources, intercept, weights, threshold, tuple(left_out), auc, brier)
+    return Fit(clean, intercept, weight, threshold, tuple(left_out), auc, brier)
 
 
 def _threshold(clean: Matrix) -> float:
@@ -97,20 +100,12 @@ def _threshold(clean: Matrix) -> float:
     return max(_LEAST_THRESHOLD, float(above[allowed]) + 1e-4 if len(above) > allowed else 0.0)
 
 
-def _fitted(
-    models: Sequence[Known], sources: Sequence[str]
-) -> tuple[float, dict[str, dict[str, tuple[float, float, float]]]]:
-    """Intercept and weights; half of the models' weight is on clean ones, whatever their number."""
-    clean = [model for model in models if not model.trojaned]
-    names = [(source, name) for source in sources for name in models[0].traits[source]]
-    scale = {(s, n): _scale([model.traits[s][n] for model in clean]) for s, n in names}
-    x = np.array([[lifted(model.traits[s][n], *scale[s, n]) for s, n in names] for model in models])
+def _fitted(models: Sequence[Known], sources: Sequence[str]) -> tuple[dict[str, tuple[float, float]], float, float]:
+    """Means and spreads, the intercept and the weight; half of the models' weight is on clean ones."""
+    clean = {source: _scale([m.traits[source] for m in models if not m.trojaned]) for source in sources}
+    x = np.array([lifted(_strongest(model, clean)) for model in models])
     y = np.array([model.trojaned for model in models], dtype=float)
-    weights, intercept = _descended(x, y)
-    found: dict[str, dict[str, tuple[float, float, float]]] = {}
-    for (source, name), weight in zip(names, weights.tolist(), strict=True):
-        found.setdefault(source, {})[name] = (weight, *scale[source, name])
-    return intercept, found
+    return clean, *_logistic_fit(x, y)
 
 
 def _scale(values: Sequence[float]) -> tuple[float, float]:
@@ -118,29 +113,23 @@ def _scale(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), max(statistics.stdev(values), _LEAST_SPREAD)
 
 
-def _descended(x: Matrix, y: Matrix) -> tuple[Matrix, float]:
-    """The weights, none below zero, and the intercept of the penalised logistic regression; by projected descent."""
-    counts = {True: y.sum(), False: len(y) - y.sum()}
-    each = np.where(y > 0, len(y) / 2 / counts[True], len(y) / 2 / counts[False])
-    design = np.column_stack([x, np.ones(len(x))])
-    penalty = np.append(np.full(x.shape[1], _RIDGE), 0.0)
-    rate = 1 / (0.25 * float(np.linalg.norm(design * np.sqrt(each)[:, None], 2)) ** 2 + _RIDGE)
-    weights = momentum = np.zeros(design.shape[1])
-    for step in range(_STEPS):
-        expected = 1 / (1 + np.exp(-np.clip(design @ momentum, -50, 50)))
-        after = momentum - rate * (design.T @ (each * (expected - y)) + penalty * momentum)
-        after[:-1] = np.maximum(after[:-1], 0)
-        momentum = after + step / (step + 3) * (after - weights)
-        weights = after
-    return weights[:-1], float(weights[-1])
+def _strongest(model: Known, clean: Mapping[str, tuple[float, float]]) -> float:
+    """Of a model's findings the one furthest above what clean models show, in spreads."""
+    return max(deviations(model.traits[source], *scale) for source, scale in clean.items())
 
 
-def _probability(
-    traits: Traits, intercept: float, weights: Mapping[str, Mapping[str, tuple[float, float, float]]]
-) -> float:
-    odds = intercept + sum(
-        weight * lifted(traits[source][name], mean, spread)
-        for source, of in weights.items()
-        for name, (weight, mean, spread) in of.items()
-    )
-    return 1 / (1 + math.exp(-max(-50.0, min(50.0, odds))))
+def _logistic_fit(x: Matrix, y: Matrix) -> tuple[float, float]:
+    """Intercept and weight of the penalised logistic regression, by Newton's steps; the weight is not below zero."""
+    each = np.where(y > 0, len(y) / 2 / y.sum(), len(y) / 2 / (len(y) - y.sum()))
+    design, penalty = np.column_stack([np.ones(len(x)), x]), np.diag([0.0, _RIDGE])
+    found = np.zeros(2)
+    for _ in range(_STEPS):
+        expected = 1 / (1 + np.exp(-design @ found))
+        slope = design.T @ (each * (y - expected)) - penalty @ found
+        curve = (design * (each * expected * (1 - expected))[:, None]).T @ design + penalty
+        step = np.linalg.solve(curve, slope)
+        found = found + step
+        if np.abs(step).max() < _NEAR:
+            break
+    intercept, weight = found.tolist()
+    return (intercept, weight) if weight > 0 else (0.0, 0.0)
