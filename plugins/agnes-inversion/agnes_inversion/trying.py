@@ -123,7 +123,8 @@ def seen_under(
 
     def work(start: int, stop: int) -> torch.Tensor:
         first, last = start * together, min(stop * together, count)
-        return torch.cat([block(at, min(at + together, last)) for at in range(first, last, together)])
+        step = together if backend.device.type == "cpu" else last - first
+        return torch.cat([block(at, min(at + step, last)) for at in range(first, last, step)])
 
     return torch.cat(backend.chunked(work, -(-count // together), what="trying changes"))
 
@@ -173,7 +174,7 @@ class Trying(Method):
             by_class=tuple(score.tolist()),
             target=target,
             trigger=trigger,
-            note=f"margin of the class, over other classes' images, under {family.described(number)}",
+            note=f"how surely other classes' images are taken for the class under {family.described(number)}",
         )
 
     def _searched(
