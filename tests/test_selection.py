@@ -170,10 +170,10 @@ def test_a_named_diagnosis_keeps_the_others_away(network):
 
 
 @pytest.mark.parametrize(("stage", "kind", "most"), [("diagnosis", Looks, 5), ("inversion", Inverts, 4)])
-def test_no_more_than_four_of_a_stage_run_by_themselves(network, stage, kind, most):
+def test_no_more_than_a_few_of_a_stage_run_by_themselves(network, stage, kind, most):
     plugins = [fakes.plugin(f"method-{number}", stage, kind) for number in range(6)]
     found = selection.select(fakes.registry(*plugins), network).of(stage)
-    assert [m.name for m in found] == [f"method-{number}" for number in (5, 4, 3, 2)][:most]
+    assert [m.name for m in found] == [f"method-{number}" for number in (5, 4, 3, 2, 1, 0)][:most]
 
 
 def test_one_repair_runs_and_two_others_wait_for_it_to_fall_short(network):
