@@ -38,6 +38,7 @@ _HOME = {  # public name -> the module it lives in, imported when first asked fo
     "Verdict": "results",
     "apply": "stamping",
     "hookimpl": "hookspecs",
+    "likeness": "measuring",
     "open_network": "api",
     "read_samples": "samples",
     "read_trigger": "reading.triggers",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from agnes.hookspecs import hookimpl as hookimpl
     from agnes.layers import Layer as Layer
     from agnes.loading import LoadOptions as LoadOptions
+    from agnes.measuring import likeness as likeness
     from agnes.method import Method as Method
     from agnes.network import Network as Network
     from agnes.network import State as State

@@ -21,7 +21,7 @@ Name = str | os.PathLike[str]
 
 def scan(
     model: Name,
-    data: Name | None = None,
+    data: Name | None = None,  # benign images; None: made from the model, and the verdict is worth less
     methods: Sequence[Any] = (),  # names as `agnes plugins` lists them, or instances
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,  # method -> setting -> value

@@ -69,6 +69,8 @@ def _apart(samples: Samples, test: Samples | None, repair: Samples) -> Dealt:
 
 def _others(samples: Samples, repair: Samples) -> tuple[Samples, tuple[str, ...]]:
     """The benign images that the repair does not see or, where it sees all, those that it sees."""
+    if samples.inverted:
+        return repair, ("no images were given but those of --repair-data; the repair is measured on what it saw",)
     try:
         return _unseen(samples, repair, "--repair-data")
     except UsageError:
@@ -78,14 +80,15 @@ def _others(samples: Samples, repair: Samples) -> tuple[Samples, tuple[str, ...]
 def _lent(samples: Samples, test: Samples, class_count: int, generator: torch.Generator) -> Dealt:
     """Test data of which a part goes to the repair, beside the benign images where these have labels."""
     notes: tuple[str, ...] = ()
-    if samples.labelled:
+    beside = samples.labelled and not samples.inverted
+    if beside:
         test, notes = _unseen(test, samples, "--data")
     if len(test) < 2:
         return Dealt(samples, samples.with_test(test), samples.with_test(test), notes)
     share = min(LENT_SHARE, LENT_EACH * class_count / len(test))
     lent, kept = test.split(share, generator)
     notes += (f"of {len(test)} test images {len(lent)} were lent to the repair and {len(kept)} measured",)
-    repairing = joined(samples, lent) if samples.labelled else lent
+    repairing = joined(samples, lent) if beside else lent
     return Dealt(samples, repairing.with_test(kept), samples.with_test(kept), notes)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agnes import judging, measuring
+from agnes.inverting import lowered, unmarked
+from agnes.nulls import against_null
 from agnes.results import Benign, Candidate, Evidence, Representatives, Trigger, Verdict
 
 if TYPE_CHECKING:
@@ -31,19 +33,26 @@ def detect(stages: Stages, network: Network) -> Findings:
     """The stages that look for a backdoor, and the verdict."""
     representatives = stages.abstract(network)
     candidates = stages.stimulate(network, representatives)
-    triggers = stages.invert(network, candidates)
+    area = network.input_shape[1] * network.input_shape[2]
+    triggers = against_null(stages.invert(network, candidates), area)
     evidence = stages.diagnose(network)
     triggers += tuple(replace(e.trigger, method=e.method) for e in evidence if e.trigger is not None)
     benign = on_benign(stages, network)
     verdict = judging.judge(network, triggers, evidence, stages.runs, benign=benign)
-    triggers = _with_reach(stages, network, judging.marked(network, triggers, verdict))
+    triggers = judging.marked(network, triggers, verdict)
+    if stages.samples.inverted:
+        verdict = lowered(verdict)
+        triggers = unmarked(triggers, verdict)
+    triggers = _with_reach(stages, network, triggers)
     verdict = replace(verdict, backdoors=judging.backdoors(triggers))
     stages.finished("judging", (verdict,))
     return Findings(representatives, candidates, triggers, evidence, verdict, benign)
 
 
 def on_benign(stages: Stages, network: Network) -> Benign:
-    """The network on its benign images; a forward pass, whatever time is left."""
+    """The network on its benign images, where it was given any; a forward pass, whatever time is left."""
+    if stages.samples.inverted:
+        return Benign()
     with stages.backend.computing():
         return Benign(*measuring.accuracy(network, stages.samples, replace(stages.backend, deadline=None)))
 

@@ -110,7 +110,9 @@ class Earlier:
         blank = torch.full((1, *network.input_shape), 0.5)
         if trigger.apply(blank).shape != blank.shape or not 0 <= trigger.target < network.class_count:
             raise Refused(f"{printable(name)} is no trigger for this network")
-        return replace(trigger, **{field: described[field] for field in _OF_TRIGGER})
+        return replace(
+            trigger, **{field: described[field] for field in _OF_TRIGGER}, null_share=described.get("null_share")
+        )
 
 
 def _told(folder: Path, make: Any) -> Any:

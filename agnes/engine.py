@@ -16,6 +16,7 @@ from agnes.dealing import Dealt, deal
 from agnes.detecting import Findings, detect, on_benign
 from agnes.earlier import Earlier
 from agnes.errors import UsageError
+from agnes.inverting import inverted
 from agnes.loading import LoadOptions, open_model
 from agnes.mending import mend
 from agnes.registry import Registry
@@ -92,7 +93,7 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
         try:
             found = detect(stages, network) if earlier is None else _found_before(earlier, stages, network)
             report = _with_findings(report, _on_test_data(found, dealt, network, backend))
-            repairs = mend(stages, network, found, dealt, request.max_accuracy_drop)
+            repairs = mend(stages, network, found, dealt, request.max_accuracy_drop, suspected=earlier is not None)
             report = replace(report, repairs=_compacted(repairs) if request.compact else repairs)
             report = _with_exports(report, request, registry, assigned)
         except KeyboardInterrupt:
@@ -101,10 +102,8 @@ def run(request: Request, *, progress: Progress | None = None, listeners: Sequen
         return _finish(report, stages, request, started, events)
 
 
-def read(data: Path | None, network: Network, backend: Backend) -> Samples:
+def read(data: Path, network: Network, backend: Backend) -> Samples:
     """The benign images, in the network's size and on its device."""
-    if data is None:
-        raise UsageError("no images were given; AGNES needs benign images, one per class is enough: --data DIR")
     samples = read_samples(data, input_shape=network.input_shape, class_names=None)
     samples.check_against(network.input_shape, network.class_count)
     return samples.to(backend.device)
@@ -112,13 +111,21 @@ def read(data: Path | None, network: Network, backend: Backend) -> Samples:
 
 def _dealt(request: Request, network: Network, backend: Backend) -> Dealt:
     """The images of a run by what they are for."""
-    samples = read(request.data, network, backend)
+    samples = _given_or_inverted(request.data, network, backend)
     test = None if request.test_data is None else read(request.test_data, network, backend)
     repair = None if request.repair_data is None else read(request.repair_data, network, backend)
     if test is not None and test.test is not None:  # a folder or file of two parts
         test = test.test
     generator = backend.generator("test data for repair", device="cpu")
     return deal(samples, test, repair, network.class_count, generator)
+
+
+def _given_or_inverted(data: Path | None, network: Network, backend: Backend) -> Samples:
+    """The benign images; images made from the network where none were given."""
+    if data is not None:
+        return read(data, network, backend)
+    with backend.computing():
+        return inverted(network, backend)
 
 
 def _chosen(request: Request, registry: Registry, network: Network, assigned: settings.Assignments) -> Selection:
@@ -171,6 +178,8 @@ def _as_before(request: Request, earlier: Earlier) -> Request:
         test_data=request.test_data or earlier.given("test_data"),
         repair_data=request.repair_data or earlier.given("repair_data"),
         methods=tuple(dict.fromkeys((*(run.name for run in ran), *request.methods))),
+        only=bool(ran),  # the re-scan is the scan of that run, and no more
+        repair=True,
         config=settings.merged(before, request.config),
     )
 

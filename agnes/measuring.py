@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from agnes.network import Network
     from agnes.results import Trigger
     from agnes.samples import Samples
+
+_CHANGED = 0.1  # of full brightness
 
 
 def predictions(network: Network, images: torch.Tensor, backend: Backend) -> torch.Tensor:
@@ -70,6 +72,27 @@ def tested(network: Network, trigger: Trigger, samples: Samples, backend: Backen
     """The trigger with its success on these images."""
     asr, count = attack_success(network, trigger, samples, backend)
     return replace(trigger, asr=asr, held_out=count)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like a true trigger another is; for experiments, where the true one is known."""
+
+    mse: float  # of the changes that both make, squared, summed over colours, mean over pixels (Koldenhof, table 5.6)
+    iou: float  # pixels that both change, of those that either does; 1 where neither does
+
+
+def likeness(trigger: Trigger, true: Trigger, images: torch.Tensor, least: float = _CHANGED) -> Likeness:
+    """How like the true trigger another is, by the mean change that each makes to some images.
+
+    `least`: so strong a change in any colour counts as one for `iou`.
+    """
+    with torch.no_grad():
+        one, other = ((each.apply(images) - images).mean(0) for each in (trigger, true))
+        ours, theirs = (change.abs().amax(0) >= least for change in (one, other))
+        either = int((ours | theirs).sum())
+        both = int((ours & theirs).sum())
+        return Likeness(float((one - other).square().sum(0).mean()), both / either if either else 1.0)
 
 
 def trigger_activated_change(

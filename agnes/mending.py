@@ -14,35 +14,71 @@ from agnes.dealing import Dealt
 from agnes.detecting import Findings, detect
 from agnes.errors import OutOfTime
 from agnes.relearning import relearn
-from agnes.results import NOT_NEEDED, Repair, Trigger, TriggerOutcome
+from agnes.results import NOT_NEEDED, Repair, Trigger, TriggerOutcome, Verdict
+from agnes.selection import NAMED, unmet_needs
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
     from agnes.network import Network
     from agnes.stages import Stages
 
+_TRIGGERS = frozenset({"triggers"})
+_RANKS = {"clean": 0, "inconclusive": 1, "backdoored": 2}  # of the re-scan's verdict, the best first
+_WORKS = 0.5  # success from which a trigger works: one that convicts nothing is learnt from
+_MOST_SUSPECTS = 5  # of such triggers, the strongest
+_BLIND = "the scan found no backdoor in the original: that it finds none in the repair either would prove nothing"
 _SHARE_OF_RESCANS = 0.2  # of the time left: a method is offered re-scans only where one takes less
 
 
-def mend(stages: Stages, network: Network, found: Findings, dealt: Dealt, accuracy_drop: float) -> tuple[Repair, ...]:
+def mend(
+    stages: Stages,
+    network: Network,
+    found: Findings,
+    dealt: Dealt,
+    accuracy_drop: float,
+    *,
+    suspected: bool = False,  # the user suspects the network, whatever the scan says
+) -> tuple[Repair, ...]:
     """Repair with the triggers that convict, measure before and after, and scan again; the best repair first.
 
     Where the engine chose the method, the next one is tried as long as a trigger is left or accuracy fell by more than
-    `accuracy_drop`.
+    `accuracy_drop`. Where none convicts and the network is suspected all the same, one method that does without a
+    trigger that convicts is tried, with those that work best at hand.
     """
+    if dealt.repair.inverted:
+        stages.skip("mitigation", "needs benign images; give --data, --test-data or --repair-data")
+        return ()
     convicting = [trigger for trigger in found.triggers if trigger.convicts]
-    bench = _Bench(stages, network, convicting, dealt)
+    convicted = found.verdict.status == "backdoored"
+    if not (convicting or convicted or suspected) and not _named(stages):
+        stages.skip("mitigation", unmet_needs(_TRIGGERS, frozenset()))
+        return ()
+    bench = _Bench(stages, network, convicting, dealt, found.verdict)
     measured: list[Repair] = []
 
     def enough(repairs: Sequence[Repair]) -> str:
         measured.extend(bench.measured(repair) for repair in repairs[len(measured) :])
+        if measured and not convicting:
+            return f"{NOT_NEEDED} without a trigger that convicts, nothing says that {measured[0].method} fell short"
         good = next((repair for repair in measured if _holds(repair, accuracy_drop)), None)
         return f"{NOT_NEEDED} {good.method} has repaired the network" if good else ""
 
     rescan = bench.rescans if bench.rescans.affordable else None
-    enough(stages.mitigate(network, convicting, found.candidates, enough, rescan))
+    enough(stages.mitigate(network, convicting or _suspects(network, found), found.candidates, enough, rescan))
     ordered = sorted(measured, key=lambda repair: _merit(repair, accuracy_drop))
     return tuple(bench.relearnt(repair) if place == 0 else repair for place, repair in enumerate(ordered))
+
+
+def _named(stages: Stages) -> bool:
+    """Whether the user named a method of repair; what the engine chooses leaves alone what nothing speaks against."""
+    return any(chosen.why == NAMED for chosen in stages.selection.of("mitigation"))
+
+
+def _suspects(network: Network, found: Findings) -> list[Trigger]:
+    """Triggers that convict nothing and work on half of the images or more; those too large to be one are left out."""
+    most = judging.Bounds().share * network.input_shape[1] * network.input_shape[2]
+    working = [t for t in found.triggers if t.held_out and t.asr >= _WORKS and t.l1 <= most]
+    return sorted(working, key=lambda trigger: -trigger.asr)[:_MOST_SUSPECTS]
 
 
 def _holds(repair: Repair, accuracy_drop: float) -> bool:
@@ -58,12 +94,12 @@ def _lost(repair: Repair) -> float:
 
 
 def _merit(repair: Repair, accuracy_drop: float) -> tuple[Any, ...]:
-    """What makes a repair better: no backdoor left, accuracy kept, less attack success, less accuracy lost."""
+    """What makes a repair better: no backdoor left, no trigger that works, accuracy kept, less success, less lost."""
     if repair.rescan is None:  # never measured
-        return (2,)
+        return (len(_RANKS),)
     success = max((o.after for o in repair.outcomes), default=0.0)
     kept = _lost(repair) <= accuracy_drop
-    return (repair.rescan.status != "clean", not kept, round(success, 2), _lost(repair))
+    return (_RANKS[repair.rescan.status], success >= _WORKS, not kept, round(success, 2), _lost(repair))
 
 
 @dataclass
@@ -102,8 +138,11 @@ def _digest(network: Network) -> str:
 class _Bench:
     """Where repairs are measured, each in the same way."""
 
-    def __init__(self, stages: Stages, network: Network, triggers: Sequence[Trigger], dealt: Dealt) -> None:
+    def __init__(
+        self, stages: Stages, network: Network, triggers: Sequence[Trigger], dealt: Dealt, verdict: Verdict
+    ) -> None:
         self.stages, self.network, self.triggers, self.dealt = stages, network, triggers, dealt
+        self.verdict = verdict  # on the original
         self.rescans = _Rescans(stages)
         self.untimed = replace(stages.backend, deadline=None)  # for a few forward passes, whatever time is left
 
@@ -137,7 +176,10 @@ class _Bench:
                 weights_changed=certifying.weights_changed(network, repair.network),
                 outcomes=self._outcomes(repair.network),
             )
-        rescan = self.rescans(repair.network).verdict
+        if self.verdict.status != "backdoored":
+            said = (*repair.notes, f"not scanned again: {_BLIND}")
+            return replace(repair, rescan=Verdict("inconclusive", None, reasons=(_BLIND,)), notes=said)
+        rescan = self.rescans(repair.network).verdict if repair.weights_changed else self.verdict
         return replace(repair, rescan=judging.after_repair(rescan, repair.outcomes, network.class_names))
 
     def _outcomes(self, repaired: Network) -> tuple[TriggerOutcome, ...]:

@@ -86,12 +86,13 @@ class Trigger:
     asr: float  # share of the held-out images, not of the target class, that it sends to the target
     held_out: int  # how many images that share was counted on
     source: int | None = None  # only images of this class, where the backdoor is label-specific
-    purpose: Literal["candidate", "scan", "null"] = "candidate"  # null: a class nothing pointed to, for comparison
+    purpose: Literal["candidate", "scan", "null"] = "candidate"  # null: a class or neuron nothing pointed to
     layer: str | None = None  # the candidate it came from
     channel: int | None = None
     method: str = ""
     anomaly_index: float | None = None  # by the judge: robust deviations by which it is smaller than its like
     convicts: bool = False  # by the judge
+    null_share: float | None = None  # of random neurons' triggers that do as well; None: not compared with any
     reach: float | None = None  # share of the other classes of which it sends most images to the target; if it convicts
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:

@@ -36,6 +36,7 @@ class Samples:
     test: Samples | None = None  # for accuracy, kept by every selection below
     notes: tuple[str, ...] = ()
     label_rule: LabelRule | None = None  # how class names became numbers; None where numbers were given
+    inverted: bool = False  # made from the network under scan, where a user gave none
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or not self.images.is_floating_point():

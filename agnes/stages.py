@@ -109,9 +109,17 @@ class Stages:
 
         A method may ask for a re-scan of what it has made, within the time that it has itself.
         """
-        offered = frozenset({"triggers"} if triggers else ()) | frozenset({"candidates"} if candidates else ())
+        offered = frozenset({"candidates"} if candidates else ())
+        if any(trigger.convicts for trigger in triggers):
+            offered |= {"triggers"}
         inputs = {"triggers": tuple(triggers), "candidates": tuple(candidates), "rescan": rescan}
         return self._stage("mitigation", network, [(inputs, offered)], enough)
+
+    def skip(self, stage: str, reason: str) -> None:
+        """Run no method of the stage, and say why."""
+        for chosen in self.selection.of(stage):
+            self.runs.append(chosen.run("failed", chosen.broken) if chosen.broken else chosen.run("skipped", reason))
+        self.finished(stage, ())
 
     def finished(self, stage: str, results: Sequence[Any]) -> None:
         """Tell all that listens."""

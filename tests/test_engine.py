@@ -218,7 +218,6 @@ def test_a_second_run_in_one_folder_replaces_the_first(house, tmp_path):
     ("options", "error", "message"),
     [
         ({"model": "nowhere.fake"}, UsageError, "there is no model file nowhere.fake"),
-        ({"data": None}, UsageError, "no images were given"),
         ({"methods": ("suspect",)}, UsageError, "did you mean 'suspects'"),
         (
             {"settings": {"suspects": {"taget": 1}}},

@@ -1,5 +1,7 @@
 """From triggers and evidence to a verdict."""
 
+import dataclasses
+
 import fakes
 import pytest
 import torch
@@ -190,3 +192,26 @@ def test_too_few_classes_of_one_method_are_not_made_up_for_by_another(network):
     few = [trigger(c, s, method="few") for c, s in enumerate([1, 20, 22])]
     many = [trigger(c, s, method="many") for c, s in enumerate(OTHERS)]
     assert verdict(network, few + many, runs=[ran("few"), ran("many")]).status == "inconclusive"
+
+
+# Random neurons (append to tests/test_judging.py)
+
+
+def of_neuron(found, share, purpose="candidate"):
+    return dataclasses.replace(found, channel=1, null_share=share, purpose=purpose)
+
+
+@pytest.mark.parametrize(
+    ("share", "purpose", "status"),
+    [
+        (None, "candidate", "backdoored"),
+        (0.05, "candidate", "backdoored"),
+        (0.06, "candidate", "inconclusive"),  # unusual among classes, and random neurons do as well
+        (None, "null", "inconclusive"),
+    ],
+)
+def test_a_trigger_that_random_neurons_match_does_not_convict(network, share, purpose, status):
+    *others, small = with_one(1)
+    found = verdict(network, [*others, of_neuron(small, share, purpose)])
+    assert found.status == status
+    assert (f"do as well in {share or 0:.0%} of cases" in " ".join(found.reasons)) == (share is not None)

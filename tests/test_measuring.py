@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agnes.backend import Backend
-from agnes.measuring import accuracy, attack_success, predictions
+from agnes.measuring import accuracy, attack_success, likeness, predictions
 from agnes.network import Network
 from agnes.results import AdditiveTrigger, MaskTrigger, Trigger
 from agnes.samples import Samples
@@ -116,3 +116,50 @@ def test_measuring_keeps_no_gradients_and_changes_nothing():
     attack_success(NETWORK, trigger(0, strength=2), of, SMALL)
     assert Samples(of.images, of.labels).sha256 == before
     assert all(p.grad is None for p in NETWORK.module.parameters())
+
+
+# How like a true trigger another is
+
+
+def patch(rows: slice, columns: slice, colour: float, size: int = 6) -> MaskTrigger:
+    mask = torch.zeros(1, size, size)
+    mask[:, rows, columns] = 1.0
+    return MaskTrigger(target=0, asr=1.0, held_out=0, mask=mask, pattern=torch.full((3, size, size), colour))
+
+
+def test_patches_that_overlap_in_part_are_alike_by_the_part_they_share():
+    """On black images, 2x2 white pixels and 2x2 moved by one column: 2 of 6 in common, 4 of 36 wrong in 3 colours."""
+    found = likeness(
+        patch(slice(2, 4), slice(1, 3), 1.0), patch(slice(2, 4), slice(2, 4), 1.0), torch.zeros(4, 3, 6, 6)
+    )
+    assert found.iou == pytest.approx(2 / 6)
+    assert found.mse == pytest.approx(4 * 3 / 36)
+
+
+def test_a_trigger_is_like_itself_and_what_changes_nothing_visible_is_like_nothing():
+    images = torch.rand(5, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    one = patch(slice(0, 2), slice(0, 2), 0.3)
+    assert likeness(one, one, images).mse == 0.0
+    assert likeness(one, one, images).iou == 1.0
+    assert (
+        likeness(AdditiveTrigger(target=0, asr=0, held_out=0, delta=torch.full((3, 6, 6), 0.05)), one, images).iou == 0
+    )
+
+
+def test_likeness_is_of_the_mean_change_as_a_loop_over_pixels_counts_it():
+    draw = torch.Generator().manual_seed(1)
+    images = torch.rand(3, 3, 6, 6, generator=draw)
+    one, other = patch(slice(0, 3), slice(1, 5), 0.9), patch(slice(1, 4), slice(0, 4), 0.2)
+    squared, both, either = 0.0, 0, 0
+    for y in range(6):
+        for x in range(6):
+            changes = [
+                [sum(float(t.apply(i[None])[0, c, y, x] - i[c, y, x]) for i in images) / 3 for c in range(3)]
+                for t in (one, other)
+            ]
+            squared += sum((a - b) ** 2 for a, b in zip(*changes, strict=True))
+            seen = [max(map(abs, change)) >= 0.1 for change in changes]
+            both, either = both + all(seen), either + any(seen)
+    found = likeness(one, other, images)
+    assert found.mse == pytest.approx(squared / 36, rel=1e-5)
+    assert found.iou == pytest.approx(both / either)

@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 import agnes
 from agnes import cli, engine, mending
+from agnes.detecting import Findings
 from agnes.errors import AgnesError, UsageError
-from agnes.results import Change, Repair, Verdict
+from agnes.results import Change, MaskTrigger, Repair, TriggerOutcome, Verdict
+from agnes.testing import tiny_network
 
 
 @pytest.fixture
@@ -262,3 +264,127 @@ def test_all_that_are_named_run_whatever_the_first_does(tmp_path, monkeypatch):
     _, went = scan_with(MENDERS, tmp_path, monkeypatch, ["clean", "clean"], "needy", "fourth", "second")
     assert {name for name, status, _ in went if status == "ok"} == {"second", "fourth"}
     assert len(went) == 2
+
+
+# Networks that nothing convicts --------------------------------------------------------------------------------------
+
+
+def freely(name, preference, given):
+    """A plugin that repairs without a trigger, and notes which triggers it was given."""
+
+    @dataclass(frozen=True)
+    class Freely(fakes.FakeMitigation):
+        """Repairs whatever it is given."""
+
+        needs = frozenset()
+
+        @agnes.hookimpl
+        def mitigate(self, network, triggers):
+            given.append(triggers)
+            return Repair(network.copy(), (Change(network.layers[0].name, 0, "mended"),))
+
+    Freely.preference = preference
+    return fakes.plugin(name, "mitigation", Freely)
+
+
+def house_with(*menders):
+    return fakes.installed(*(p for p in fakes.whole_house() if p.stage != "mitigation"), *menders)
+
+
+def acquitted(tmp_path):
+    """The folder of a run that found nothing unusual."""
+    settings = {"triggers": {"size": 29}}
+    report = engine.run(request(tmp_path, "suspects", settings=settings, output=tmp_path / "run"))
+    assert report.verdict.status == "clean"
+    return report
+
+
+def test_a_network_that_nothing_convicts_is_left_alone_by_the_engines_choice(tmp_path):
+    given = []
+    with house_with(freely("alone", 9, given)):
+        report = acquitted(tmp_path)
+    assert report.repairs == ()
+    assert given == []
+    assert [(m.status, m.reason) for m in report.methods if m.name == "alone"] == [
+        ("skipped", "needs a trigger that convicts")
+    ]
+
+
+def test_who_asks_for_a_repair_all_the_same_gets_one_without_a_trigger_and_no_word_of_success(tmp_path):
+    given = []
+    with house_with(freely("alone", 5, given), freely("further", 3, given), mender("first", 9)):
+        acquitted(tmp_path)
+        report = engine.run(request(tmp_path, findings=tmp_path / "run"))
+    assert [repair.method for repair in report.repairs] == ["alone"]
+    assert report.repair.rescan.status == "inconclusive"
+    assert "found no backdoor in the original" in report.repair.rescan.reasons[0]
+    assert "not scanned again: the scan found no backdoor" in report.repair.notes[-1]
+    went = {run.name: (run.status, run.reason.partition(":")[0]) for run in report.methods if run.stage == "mitigation"}
+    assert went == {
+        "first": ("skipped", "needs a trigger that convicts"),
+        "alone": ("ok", ""),
+        "further": ("skipped", "not needed"),
+    }
+    assert len(given) == 1
+
+
+def test_suspects_are_the_triggers_that_work_best_and_cover_no_more_than_a_quarter():
+    network = tiny_network("plain")
+    colours, height, width = network.input_shape
+
+    def found(asr, rows, held_out=5):
+        mask = torch.zeros(1, height, width)
+        mask[:, :rows] = 1
+        return MaskTrigger(target=0, asr=asr, held_out=held_out, mask=mask, pattern=torch.zeros(colours, height, width))
+
+    quarter = height // 4
+    some = [found(0.4, 1), found(0.5, 1), found(0.9, quarter), found(1.0, quarter + 1), found(1.0, 1, held_out=0)]
+    assert mending._suspects(network, Findings(triggers=tuple(some))) == [some[2], some[1]]
+    many = tuple(found(0.5 + number / 20, 1) for number in range(9))
+    assert mending._suspects(network, Findings(triggers=many)) == list(many[:3:-1])
+
+
+def test_a_re_scan_is_the_scan_of_the_run_and_no_more(scanned, tmp_path, monkeypatch):
+    asked, first = scanned
+    chosen, select = [], engine._chosen
+
+    def watched(*given):
+        chosen.append(select(*given))
+        return chosen[-1]
+
+    monkeypatch.setattr(engine, "_chosen", watched)
+    inverting = {run.name for run in first.methods if run.stage == "inversion"}
+
+    def forget_the_rest(report):
+        report["methods"] = [run for run in report["methods"] if run["name"] in inverting]
+
+    altered(tmp_path / "run", forget_the_rest)
+    engine.run(replace(asked, methods=(), output=None, findings=tmp_path / "run"))
+    assert {method.name for method in chosen[0].methods if method.stage != "mitigation"} == inverting
+    assert chosen[0].of("mitigation")
+
+
+def test_a_repair_that_ends_the_trigger_is_better_than_one_that_leaves_all_as_it_was():
+    network = tiny_network("plain")
+
+    def made(status, after, lost):
+        return Repair(
+            network,
+            (),
+            accuracy_before=0.9,
+            accuracy_after=0.9 - lost,
+            outcomes=(TriggerOutcome(0, 1.0, after, 50),),
+            rescan=Verdict(status, 0.5),
+        )
+
+    order = [
+        made("clean", 0.0, 0.01),
+        made("clean", 0.0, 0.05),
+        made("inconclusive", 0.0, 0.05),
+        made("backdoored", 0.02, 0.01),
+        made("backdoored", 0.02, 0.05),
+        made("backdoored", 1.0, 0.0),
+        Repair(network, ()),
+    ]
+    backwards = order[::-1]
+    assert sorted(backwards, key=lambda repair: mending._merit(repair, 0.02)) == order

@@ -68,8 +68,8 @@ def test_an_incomplete_report_keeps_the_schema_too():
     report = Report(
         {"path": "m", "name": "m", "bytes": None, "sha256": None, "loader": "l", "input_shape": [1, 2, 2], "classes": 2,
          "class_names": ["a", "b"], "parameters": 1, "layers": 1, "kinds": [], "softmax_peeled": None},
-        {"source": "s", "images": 1, "shape": [1, 2, 2], "labelled": False, "classes": None, "test_images": 0,
-         "repair_images": 1, "accuracy": None, "accuracy_images": 0, "sha256": "0", "notes": []},
+        {"source": "s", "images": 1, "shape": [1, 2, 2], "labelled": False, "inverted": False, "classes": None,
+         "test_images": 0, "repair_images": 1, "accuracy": None, "accuracy_images": 0, "sha256": "0", "notes": []},
         Verdict("inconclusive", None),
         evidence=(Evidence("e", math.nan, 1.0),),
         complete=False,

@@ -70,6 +70,6 @@ def command(
     repaired = output or model.with_name(f"{model.stem}-repaired{model.suffix}")
     found = running.show(replace(request, findings=findings, repaired=repaired), as_json=json, quiet=quiet)
     if found.repair is None or found.repair.rescan is None:
-        reasons = [run.reason for run in found.methods if run.stage == "mitigation" and run.reason]
+        reasons = dict.fromkeys(r.reason for r in found.methods if r.stage == "mitigation" and r.reason)
         raise NothingApplicable(f"nothing was repaired: {'; '.join(reasons) or 'the run found nothing to repair with'}")
     raise typer.Exit({"clean": 0, "backdoored": 1, "inconclusive": 5}[found.repair.rescan.status])

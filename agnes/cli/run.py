@@ -17,7 +17,11 @@ def command(
     model: arguments.Model,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="PATH", help="Benign images: a folder, an .npz, a .csv list or one image."),
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="Benign images: a folder, an .npz, a .csv list or one image. Default: made from the model.",
+        ),
     ] = None,
     test_data: arguments.TestData = None,
     repair_data: arguments.RepairData = None,

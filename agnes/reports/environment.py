@@ -30,6 +30,7 @@ def of_images(dealt: Dealt) -> dict[str, Any]:
         "images": len(samples),
         "shape": list(samples.shape),
         "labelled": samples.labelled,
+        "inverted": samples.inverted,
         "classes": None if labels is None else len(labels.unique()),
         "test_images": 0 if test is None else len(test),
         "repair_images": len(dealt.repair),

@@ -134,6 +134,7 @@ def _trigger(index: int, trigger: Trigger, written: bool) -> dict[str, Any]:
         "layer": trigger.layer,
         "channel": trigger.channel,
         "anomaly_index": trigger.anomaly_index,
+        "null_share": trigger.null_share,
         "convicts": trigger.convicts,
         "reach": trigger.reach,
         "files": {"picture": f"{stem}.png", "arrays": f"{stem}.npz"} if written else None,

@@ -110,6 +110,7 @@ def _model_line(report: Report) -> str:
     model, data = report.model, report.data
     shape = "x".join(str(n) for n in model["input_shape"])
     images = counted(data["images"], "image") + ("" if data["labelled"] else " without labels")
+    images += " made from the model" if data.get("inverted") else ""
     if data["accuracy"] is not None:
         of = (
             "" if data["accuracy_images"] == data["images"] else f" of {counted(data['accuracy_images'], 'test image')}"

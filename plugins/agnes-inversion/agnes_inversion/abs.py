@@ -13,6 +13,7 @@ from agnes.errors import OutOfTime, UsageError
 from agnes.features import identity
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
+from agnes.nulls import told
 from agnes.results import Candidate, Noted, Trigger
 from agnes_inversion.arms import Arm, Parts, divide
 from agnes_inversion.forms import Form, Masked, Mixed
@@ -89,17 +90,14 @@ class NeuronInversion(Method):
             found += self._searched(hunt, arms, backend, backend.within(backend.remaining() * max(share, 0.5)))
         except OutOfTime as error:
             found += error.partial if isinstance(error.partial, list) else []
-        compared = 0
         try:
             for start in range(0, len(null), _NULL_AT_ONCE):
-                group = null[start : start + _NULL_AT_ONCE]
-                found += self._searched(hunt, group, backend, backend, start)
-                compared += len(group)
+                found += self._searched(hunt, null[start : start + _NULL_AT_ONCE], backend, backend, start)
             backend.check()
         except OutOfTime as error:
-            error.partial = found
+            error.partial = Noted(found, told(found))
             raise
-        return Noted(found, () if compared == self.null else (f"compared with {compared} random neurons",))
+        return Noted(found, told(found))
 
     def _searched(
         self, hunt: Hunt, arms: Sequence[Arm], seeds: Backend, backend: Backend, offset: int = 0

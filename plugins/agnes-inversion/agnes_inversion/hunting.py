@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _COPIES = 16  # of an arm's parameters that a search holds
 _FEWEST = 8  # arms below which none is stopped early
+_SOURCES = 0.25  # of a target, that go on after the warm-up, where triggers are sought for pairs
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class Hunt:
         backend = replace(backend, deadline=None)  # what was found in time is worth measuring
         triggers: list[Trigger] = []
         for arm, index in best_starts(arms, found).items():
-            if found.success[index] < 0:
+            given_up = arm.source is not None and bool(found.dropped[index] & ~found.passed[index])
+            if found.success[index] < 0 or given_up:
                 continue
             facts = {name: getattr(arm, name) for name in ("target", "source", "purpose", "layer", "channel")}
             eligible = self.parts.eligible([arm])[0]
@@ -113,22 +115,40 @@ def dropping(arms: Sequence[Arm], warm_up: int, keep: float) -> Callable[[int, F
     """Which arms stop after the warm-up: of equal ones all but the best, and of the others those with most to change.
 
     These stay in the comparison at the size they had. More than half go on, so the median is that of arms that ran
-    to the end, and sizes left too large above it can only widen the spread: no class looks smaller for it.
+    to the end, and sizes left too large above it can only widen the spread: no class looks smaller for it. Of pairs
+    every target's best go on: a target is compared by the smallest of its triggers.
     """
-    pointed_to = torch.tensor([arm.purpose == "candidate" for arm in arms])
 
     def drop(step: int, found: Found) -> torch.Tensor:
         stopped = torch.zeros(len(arms), dtype=torch.bool)
         if step == warm_up:
-            best = torch.tensor(list(best_starts(arms, found).values()))
+            best = list(best_starts(arms, found).values())
             stopped[:] = True
-            stopped[best] = False
-            going_on = max(_FEWEST, math.ceil(max(keep, 0.6) * len(best)))
-            sizes = found.sizes.cpu().masked_fill(pointed_to, 0)[best]
-            stopped[best[sizes.argsort(stable=True)[going_on:]]] = True
+            in_pairs = any(arm.source is not None for arm in arms)
+            stopped[_leading_pairs(arms, best, found) if in_pairs else _smallest(arms, best, found, keep)] = False
         return stopped.to(found.sizes.device)
 
     return drop
+
+
+def _smallest(arms: Sequence[Arm], best: Sequence[int], found: Found, keep: float) -> list[int]:
+    """Candidates, and the arms whose triggers are smallest."""
+    going_on = max(_FEWEST, math.ceil(max(keep, 0.6) * len(best)))
+    sizes = [0.0 if arms[index].purpose == "candidate" else float(found.sizes[index]) for index in best]
+    order = sorted(range(len(best)), key=lambda place: sizes[place])
+    return [best[place] for place in order[:going_on]]
+
+
+def _leading_pairs(arms: Sequence[Arm], best: Sequence[int], found: Found) -> list[int]:
+    """Of each target the sources that have come furthest."""
+    by_target: dict[int, list[int]] = {}
+    for index in best:
+        by_target.setdefault(arms[index].target, []).append(index)
+    leading: list[int] = []
+    for rivals in by_target.values():
+        rivals.sort(key=lambda index: found.rank(index))
+        leading += rivals[: math.ceil(_SOURCES * len(rivals))]
+    return leading
 
 
 def best_starts(arms: Sequence[Arm], found: Found) -> dict[Arm, int]:

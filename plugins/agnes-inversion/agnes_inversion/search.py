@@ -50,6 +50,7 @@ class Found:
     success: torch.Tensor  # arms; on the images it was made on
     passed: torch.Tensor  # arms; bool
     improved: torch.Tensor  # arms; bool: in the last step, and noticeably
+    dropped: torch.Tensor  # arms; bool: stopped for the sake of others
 
     @classmethod
     def none(cls, made: torch.Tensor) -> Found:
@@ -58,8 +59,7 @@ class Found:
             torch.zeros_like(made),
             torch.full((arms,), float("inf"), device=device, dtype=made.dtype),
             torch.full((arms,), -1.0, device=device, dtype=made.dtype),
-            torch.zeros(arms, dtype=torch.bool, device=device),
-            torch.zeros(arms, dtype=torch.bool, device=device),
+            *(torch.zeros(arms, dtype=torch.bool, device=device) for _ in range(3)),
         )
 
     def better(self, one: int, other: int) -> bool:
@@ -67,6 +67,11 @@ class Found:
         if bool(self.passed[one] & self.passed[other]):
             return bool(self.sizes[one] < self.sizes[other])
         return bool(self.success[one] > self.success[other])
+
+    def rank(self, arm: int) -> tuple[bool, float]:
+        """What arms are put in order by, the one that has found most first."""
+        passed = bool(self.passed[arm])
+        return not passed, float(self.sizes[arm] if passed else -self.success[arm])
 
     def update(
         self, arms: torch.Tensor, made: torch.Tensor, sizes: torch.Tensor, success: torch.Tensor, bound: float
@@ -328,7 +333,9 @@ class Search:
         converged = setbacks >= self.schedule.setbacks
         done = torch.where(self.found.passed[active], converged, torch.full_like(converged, hopeless))
         if self.drop is not None:
-            done |= self.drop(step, self.found)[active]
+            dropped = self.drop(step, self.found)[active]
+            self.found.dropped[active] = dropped
+            done |= dropped
         return active[~done]
 
 

@@ -12,7 +12,8 @@ from agnes.differentiating import Logits, logits_of, quick
 from agnes.errors import AgnesError, OutOfTime, UsageError
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
-from agnes.results import Candidate, Trigger
+from agnes.results import Candidate, Noted, Trigger
+from agnes.text import counted
 from agnes_inversion.arms import Arm, Parts, choose_arms, divide
 from agnes_inversion.boxes import best_boxes
 from agnes_inversion.forms import Additive
@@ -81,7 +82,9 @@ class TaoInversion(Method):
             for restart in range(self.restarts)
         ]
         starts += self._probed(network, logits, parts, arms, backend)
-        return self._hunt(network, logits, parts).triggers(arms, starts, backend)
+        found = self._hunt(network, logits, parts).triggers(arms, starts, backend)
+        left = len(arms) - len(found)
+        return Noted(found, (f"{counted(left, 'pair')} stopped early, without a trigger that works",) if left else ())
 
     def _arms(self, network: Network, parts: Parts, candidates: Sequence[Candidate], backend: Backend) -> list[Arm]:
         everything = self.classes == "all"
@@ -134,7 +137,9 @@ class TaoInversion(Method):
         def goal(arms: Sequence[Arm]) -> ToClass:
             return ToClass(logits, torch.tensor([arm.target for arm in arms], device=network.device))
 
-        return Hunt(network, logits, parts, Additive(), goal, self._schedule(), self.batch, self.warm_up, self.keep)
+        less = 2 if self.pairs else 1  # there are many, and most stop after the warm-up
+        batch, warm_up = max(1, self.batch // less), max(1, self.warm_up // less)
+        return Hunt(network, logits, parts, Additive(), goal, self._schedule(), batch, warm_up, self.keep)
 
     def _schedule(self) -> Schedule:
         return Schedule(

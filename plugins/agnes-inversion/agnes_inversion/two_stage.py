@@ -13,6 +13,7 @@ from agnes.differentiating import logits_of, quick
 from agnes.errors import OutOfTime, UsageError
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
+from agnes.nulls import told
 from agnes.results import Candidate, Noted, Trigger
 from agnes_inversion.arms import Arm, Parts, Purpose, divide
 from agnes_inversion.forms import Additive
@@ -193,7 +194,7 @@ class _Run:
 
     def notes(self) -> list[str]:
         """What became of the channels that have no trigger of their own."""
-        notes = []
+        notes = list(told(self.found))
         if self.rejected:
             notes.append(f"{len(self.rejected)} channels were given up after the first stage")
         if self.linked:

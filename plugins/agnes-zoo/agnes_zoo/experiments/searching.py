@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import torch
 
 from agnes import measuring, settings
 from agnes.calling import call
@@ -72,11 +69,11 @@ def search(
     for stage, which in _SEARCHES[name].items():
         instance = method(which, stage, assigned)
         shown = subject.training if stage == "abstraction" else samples  # AGNES clusters on thousands of images
-        started = time.monotonic()
+        started = subject.clock()
         results[stage] = call(
             HOOK_OF[stage], which, instance, network=network, samples=shown, backend=subject.backend, **given
         )
-        seconds[stage] = time.monotonic() - started
+        seconds[stage] = subject.clock() - started
         if stage == "abstraction":
             given["representatives"] = results[stage]
         elif stage == "stimulation":
@@ -145,25 +142,12 @@ def merged(representatives: Representatives | None) -> float | None:
 
 
 def similarity(subject: Subject, triggers: Sequence[Trigger]) -> dict[str, float | None]:
-    """How like the true trigger the others are: mean squared difference of what they change, and overlap."""
+    """How like the true trigger the others are in the mean."""
     true = subject.true_trigger
     if true is None or not triggers:
         return {"mse": None, "iou": None}
-    images = subject.held_out.images[:50]
-    change = (true.apply(images) - images).mean(0)
-    squared, overlaps = [], []
-    for trigger in triggers:
-        other = (trigger.apply(images) - images).cpu().mean(0)
-        squared.append(float((other - change).square().sum(0).mean()))
-        overlaps.append(overlap(change.abs().amax(0), other.abs().amax(0)))
-    return {"mse": statistics.mean(squared), "iou": statistics.mean(overlaps)}
-
-
-def overlap(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The pixels that both change by a tenth or more, as a share of those that either does."""
-    first, second = one >= 0.1, other >= 0.1
-    either = int((first | second).sum())
-    return float((first & second).sum()) / either if either else 1.0
+    found = [measuring.likeness(trigger, true, subject.held_out.images[:50]) for trigger in triggers]
+    return {"mse": statistics.mean(each.mse for each in found), "iou": statistics.mean(each.iou for each in found)}
 
 
 def compromised(found: Found) -> list[Trigger]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,7 @@ import torch
 from agnes import measuring
 from agnes.api import open_network
 from agnes.backend import Backend
+from agnes.inverting import inverted
 from agnes.network import Network
 from agnes.results import Trigger
 from agnes.samples import Samples
@@ -21,10 +23,6 @@ from agnes_zoo.dealing import Dealt, Images, deal
 from agnes_zoo.experiments.store import Store
 from agnes_zoo.making import Plan
 from agnes_zoo.training import Watch, as_tensors
-
-_INVERTED_STEPS = 100
-_INVERTED_RATE = 0.05
-_SMOOTH = 1e-3  # weight of the differences between neighbours in an inverted image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +55,10 @@ class Subject:
         """Trained now if need be."""
         file, truth = store.network(plan, watch)
         return cls(plan, file, truth, store, backend)
+
+    def clock(self) -> float:
+        """Seconds of this process, which no other work on the machine lengthens; on a GPU, of the clock."""
+        return time.process_time() if self.backend.device.type == "cpu" else time.monotonic()
 
     @cached_property
     def network(self) -> Network:
@@ -137,19 +139,3 @@ class Subject:
 
 def _samples(images: Images, dealt: Dealt) -> Samples:
     return Samples(*as_tensors(*images), class_names=dealt.class_names)
-
-
-def inverted(network: Network, backend: Backend) -> Samples:
-    """For each class an image that the network is sure of: cross-entropy and smoothness, from a grey image."""
-    labels = torch.arange(network.class_count)
-    noise = torch.randn((len(labels), *network.input_shape), generator=backend.generator("inverted", device="cpu"))
-    free = (noise / 10).to(backend.device).requires_grad_(True)
-    wanted, optimiser = labels.to(backend.device), torch.optim.Adam([free], lr=_INVERTED_RATE)
-    for _ in range(_INVERTED_STEPS):
-        backend.check()
-        images = torch.sigmoid(free)
-        rough = images.diff(dim=2).abs().sum() + images.diff(dim=3).abs().sum()
-        loss = torch.nn.functional.cross_entropy(network(images), wanted, reduction="sum") + _SMOOTH * rough
-        (free.grad,) = torch.autograd.grad(loss, free)
-        optimiser.step()
-    return Samples(torch.sigmoid(free).detach().cpu(), labels, source="inverted images")
