@@ -37,6 +37,7 @@ class Method:
 
     preference: ClassVar[int] = 0  # of the methods that suit a network, the highest is chosen
     wants: ClassVar[str] = ""  # the method of an earlier stage that is chosen with this one where it suits
+    wants_images: ClassVar[int] = 0  # a class, to repair with; where there are fewer, other methods are tried first
 
     def suits(self, network: Network) -> str | None:
         """Why this method fits a network, when no method of its stage is named; None: it wants to be named."""

@@ -135,7 +135,7 @@ class Stages:
         enough: Enough | None = None,
     ) -> tuple[Any, ...]:
         """Every method of the stage on every input it may be given."""
-        methods = self.selection.of(stage)
+        methods = self._in_turn(self.selection.of(stage), network)
         if not methods:
             return ()
         found: list[Any] = []
@@ -155,6 +155,14 @@ class Stages:
             self.timings[stage] += time.monotonic() - started
         self.finished(stage, found)
         return tuple(found)
+
+    def _in_turn(self, methods: Sequence[Chosen], network: Network) -> Sequence[Chosen]:
+        """Of repairs that wait for one another, first those that have the images they want; others as they were."""
+        if not any(chosen.fallback for chosen in methods):
+            return methods
+        each = len(self.repairing) / max(1, network.class_count)
+        ordered = sorted(methods, key=lambda chosen: getattr(chosen.method, "wants_images", 0) > each)
+        return [replace(chosen, fallback=place > 0) for place, chosen in enumerate(ordered)]
 
     def _method(
         self, chosen: Chosen, network: Network, seconds: float, given: dict[str, Any], offered: frozenset[str]

@@ -11,6 +11,7 @@ from agnes_mitigation.retrain import Retrain
 from agnes_mitigation.tac_prune import TacPrune
 from agnes_mitigation.unlearn import Unlearn
 from agnes_mitigation.weight_prune import WeightPrune
+from agnes_mitigation.withstand import Withstand
 
 from agnes.testing import MitigationChecks
 
@@ -53,6 +54,10 @@ class TestPlainFineTuning(MitigationChecks):
 
 class TestIBau(MitigationChecks):
     method = IBau(rounds=2, search=3, steps=2)
+
+
+class TestWithstand(MitigationChecks):
+    method = Withstand(steps=4)
 
 
 class TestAnp(MitigationChecks):

@@ -13,6 +13,7 @@ from agnes_mitigation.retrain import Retrain, false_positives
 from agnes_mitigation.training import augmented, sharpest, shuffled, stamped
 from agnes_mitigation.unlearn import Unlearn
 from agnes_mitigation.watching import Watch, changes_between, divide
+from agnes_mitigation.withstand import Withstand
 from torch.nn import functional
 
 from agnes import measuring
@@ -37,12 +38,19 @@ def state(network):
     return {name: value.clone() for name, value in network.module.state_dict().items()}
 
 
-METHODS = (Retrain(steps=6, rounds=1), Unlearn(steps=6), FtSam(steps=6), IBau(rounds=1, search=2, steps=3))
+METHODS = (
+    Retrain(steps=6, rounds=1),
+    Unlearn(steps=6),
+    FtSam(steps=6),
+    IBau(rounds=1, search=2, steps=3),
+    Withstand(steps=6),
+)
 
 
 def mitigated(method, planted, samples, backend):
     given = {"triggers": (planted.trigger,)} if "triggers" in method.needs else {}
     given |= {"rescan": None} if isinstance(method, Retrain) else {}
+    given |= {"triggers": ()} if isinstance(method, Withstand) else {}
     return method.mitigate(network=planted.network, samples=samples, backend=backend, **given)
 
 

@@ -1,6 +1,7 @@
 """The numbers of a bench, against scikit-learn and hand-made cases."""
 
 import io
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
+
+from agnes.intervals import wilson
 
 
 def cases(count=30):
@@ -217,3 +220,58 @@ def test_the_plot_is_a_picture_whatever_the_zoo(truth):
     with Image.open(io.BytesIO(plots.picture(scores, truth, metrics.auc(scores, truth)))) as found:
         assert found.size == (1080, 540)
         assert len(found.convert("L").getcolors(256) or [1] * 256) > 20
+
+
+def row_of(attack, lost, left, rescan, **other):
+    return RepairRow("m", "A", "d", attack, "backdoored", True, 0.9, 0.9 - lost, 1.0, left, 1.0, "", rescan, **other)
+
+
+@pytest.mark.parametrize(
+    ("lost", "left", "rescan", "reached", "dishonest"),
+    [
+        (0.019, 0.049, "clean", True, False),
+        (0.019, 0.05, "clean", False, False),
+        (0.021, 0.0, "clean", False, False),
+        (0.0, 0.21, "clean", False, True),
+        (0.0, 0.21, "inconclusive", False, False),
+        (0.0, 0.2, "clean", False, False),
+        (-0.01, 0.0, None, True, False),
+    ],
+)
+def test_the_bar_and_honesty_of_one_repair(lost, left, rescan, reached, dishonest):
+    row = row_of("patch", lost, left, rescan)
+    assert (row.reaches_bar, row.dishonest) == (reached, dishonest)
+
+
+def test_false_success_is_counted_among_the_successes_that_were_reported():
+    rows = [row_of("patch", 0, 0.0, "clean"), row_of("patch", 0, 0.5, "clean"), row_of("line", 0, 1.0, "inconclusive")]
+    said = repairs.bar(rows)
+    assert (said["reached"]["count"], said["reached"]["of"]) == (1, 3)
+    assert (said["dishonest"]["count"], said["dishonest"]["of"]) == (1, 2)
+    assert said["dishonest"]["interval"] == wilson(0.5, 2)
+    assert repairs.bar([])["reached"]["interval"] is None
+
+
+@pytest.mark.parametrize(
+    ("attack", "options", "kind"),
+    [
+        ("patch", {}, "patch"),
+        ("patch", {"opacity": 0.4}, "transparent patch"),
+        ("yellow-patch", {}, "patch"),
+        ("red-pixel", {}, "patch"),
+        ("long-red-pixel", {}, "line"),
+        ("blended", {}, "blended"),
+        ("multi-piece", {}, "multi-piece"),
+    ],
+)
+def test_attacks_are_grouped_as_the_bar_names_them(attack, options, kind):
+    assert repairs.kind({"attack": attack, "options": options}) == kind
+
+
+def test_the_report_of_repairs_tells_what_the_bar_is_for_apart_from_all():
+    rows = [row_of("patch", 0.01, 0.0, "clean"), row_of("sig", 0.01, 0.9, "inconclusive")]
+    written = [{**asdict(row), "method": "default", "trigger": "found", "notes": []} for row in rows]
+    text = repairs.report(written)
+    assert "| default | found | of the bar | 1 of 1 (21% to 100%) |" in text
+    assert "| default | found | all | 1 of 2 (9% to 91%) |" in text
+    assert "| sig | m d | A | 90.0% | 89.0% | 100.0% | 90.0% | inconclusive | 1 |" in text

@@ -109,6 +109,21 @@ def repair(summary: Mapping[str, Any], zoo: str) -> str:
         measures(summary["repaired_trojaned"]),
         "## Clean models\n",
         measures(summary["clean"]),
+        _bar(summary["bar"]),
         kinds("attack", summary["by_attack"]),
     ]
     return "\n".join(parts)
+
+
+def _bar(said: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many networks reach the bar, and how honest the certificates are."""
+    names = {
+        "reached": "true ASR below 5 % and at most 2 points of accuracy lost",
+        "success_reported": "re-scan clean",
+        "dishonest": "re-scan clean, true ASR above 20 %",
+    }
+    lines = [
+        (title, f"{said[name]['count']} of {said[name]['of']}", interval(said[name]["interval"]))
+        for name, title in names.items()
+    ]
+    return table(("trojaned models", "models", "95 % interval"), lines)

@@ -1,0 +1,129 @@
+"""Promises of hardening: what its marks are, how many images bear one, and what becomes of a planted backdoor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from agnes_mitigation import withstand
+from agnes_mitigation.marks import PIECES, _blended, _boxes, _patched, _tinted, _waved, marked
+from agnes_mitigation.withstand import Withstand
+
+from agnes import measuring
+from agnes.testing import plant, tiny_backend
+
+
+@pytest.fixture
+def planted():
+    return plant()
+
+
+@pytest.fixture
+def backend():
+    return tiny_backend()
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_every_image_is_marked_and_stays_an_image():
+    images = torch.rand(200, 3, 32, 32, generator=generator(1))
+    found = marked(images, generator())
+    assert found.shape == images.shape
+    assert bool((found >= 0).all() and (found <= 1).all())
+    assert bool(((found - images).abs().amax((1, 2, 3)) > 1 / 255).all())
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 5, 9), (4, 40, 24)])
+def test_marks_fit_images_of_any_size_and_number_of_colours(shape):
+    images = torch.rand(30, *shape, generator=generator(1))
+    assert marked(images, generator()).shape == images.shape
+
+
+def test_the_same_seed_draws_the_same_marks():
+    images = torch.rand(20, 3, 16, 16, generator=generator(1))
+    assert torch.equal(marked(images, generator(5)), marked(images, generator(5)))
+    assert not torch.equal(marked(images, generator(5)), marked(images, generator(6)))
+
+
+def test_a_box_is_one_rectangle_inside_the_image_and_reaches_every_corner():
+    boxes = _boxes(4000, 32, 32, torch.zeros(4000, dtype=torch.bool), generator())[:, 0]
+    heights, widths = boxes.any(2).sum(1), boxes.any(1).sum(1)
+    assert torch.equal(boxes.sum((1, 2)), heights * widths)
+    assert (int(heights.min()), int(heights.max()), int(widths.max())) == (1, 8, 8)
+    assert bool(boxes.any(0).all())
+
+
+def test_a_line_is_thin_and_a_quarter_of_a_side_long_or_longer():
+    boxes = _boxes(2000, 32, 32, torch.ones(2000, dtype=torch.bool), generator())[:, 0]
+    sides = torch.stack([boxes.any(2).sum(1), boxes.any(1).sum(1)]).sort(0).values
+    assert int(sides[0].max()) == 2
+    assert (int(sides[1].min()), int(sides[1].max())) == (8, 32)
+
+
+def test_patches_leave_the_rest_of_the_image_as_it_is():
+    images = torch.full((300, 3, 32, 32), 0.37)
+    changed = (_patched(images, torch.zeros(300, 1, 1, 1, dtype=torch.bool), generator()) != images).any(1)
+    assert int(changed.sum((1, 2)).max()) <= PIECES * 64
+    assert float(changed.float().mean()) < 0.1
+
+
+def test_a_pattern_is_mixed_in_by_no_more_than_three_tenths():
+    images = torch.rand(200, 3, 32, 32, generator=generator(1))
+    change = (_blended(images, generator()) - images).abs().amax((1, 2, 3))
+    assert 0.02 < float(change.min()) <= float(change.max()) <= 0.3 + 1e-6
+
+
+def test_a_filter_maps_equal_colours_to_equal_colours():
+    images = torch.rand(10, 3, 1, 1, generator=generator(1)).expand(10, 3, 8, 8)
+    found = _tinted(images, generator())
+    torch.testing.assert_close(found, found[:, :, :1, :1].expand_as(found))
+
+
+def test_a_wave_is_the_same_in_every_colour_and_no_stronger_than_said():
+    images = torch.rand(50, 3, 32, 32, generator=generator(1))
+    change = _waved(images, generator()) - images
+    torch.testing.assert_close(change[:, 0], change[:, 2], rtol=0, atol=1e-6)
+    assert float(change.abs().max()) <= 0.23 + 1e-6
+
+
+def taught(planted, backend, monkeypatch, triggers, **settings):
+    """How many images of all batches were benign, under a trigger, and under a random mark."""
+    counts = {"images": 0, "trigger": 0, "mark": 0}
+    stamped, others = withstand.stamped, withstand.marked
+
+    def count_triggers(images, triggers, which):
+        counts["images"] += len(images)
+        counts["trigger"] += int((which >= 0).sum())
+        return stamped(images, triggers, which)
+
+    def count_marks(images, generator):
+        counts["mark"] += len(images)
+        return others(images, generator)
+
+    monkeypatch.setattr(withstand, "stamped", count_triggers)
+    monkeypatch.setattr(withstand, "marked", count_marks)
+    Withstand(steps=20, **settings).mitigate(planted.network, planted.samples, triggers, backend)
+    return counts
+
+
+def test_half_of_the_images_are_marked_and_half_of_these_with_a_known_trigger(planted, backend, monkeypatch):
+    counts = taught(planted, backend, monkeypatch, (planted.trigger,), share=0.5, known=0.5)
+    assert counts["images"] == 20 * 64
+    assert counts["trigger"] / counts["images"] == pytest.approx(0.25, abs=0.05)
+    assert counts["mark"] / counts["images"] == pytest.approx(0.25, abs=0.05)
+
+
+def test_without_a_trigger_all_marks_are_random_ones(planted, backend, monkeypatch):
+    counts = taught(planted, backend, monkeypatch, (), share=0.5)
+    assert counts["trigger"] == 0
+    assert counts["mark"] / counts["images"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_planted_backdoor_is_trained_away(planted, backend):
+    before, _ = measuring.attack_success(planted.network, planted.trigger, planted.samples, backend)
+    repair = Withstand(steps=100).mitigate(planted.network, planted.samples, (planted.trigger,), backend)
+    after, _ = measuring.attack_success(repair.network, planted.trigger, planted.samples, backend)
+    assert before >= 0.9
+    assert after <= 0.05
+    assert measuring.accuracy(repair.network, planted.samples, backend)[0] >= 0.9
