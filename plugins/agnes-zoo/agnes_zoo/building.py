@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from agnes.errors import AgnesError, UsageError
+from agnes.errors import UsageError
 from agnes.reports.environment import versions
 from agnes.reports.folder import write_text, writing
 from agnes_zoo.dealing import deal, write_samples
@@ -28,16 +22,11 @@ from agnes_zoo.manifest import MANIFEST, MODELS, Manifest, held_out_file, model_
 from agnes_zoo.recipes import Entry, Recipe
 from agnes_zoo.stopping import asked_to_stop
 from agnes_zoo.training import Stopped, Watch
+from agnes_zoo.workers import one_thread, side_by_side, stopping
 from agnes_zoo.writing import export_onnx
 
 WORK = ".work"  # checkpoints of models that are not finished
 Tell = Callable[[str, dict[str, Any], int], None]  # a model's name, its record, and how many are done
-
-_POLL = 1.0  # seconds between two looks at whether to stop
-_GRACE = 60.0  # seconds that a worker whose parent has died takes at most
-_stop: Any = None  # in a worker: whether it is to stop
-_idle = threading.Event()  # in a worker: set while it trains nothing
-_idle.set()
 
 
 def build(recipe: Recipe, folder: Path, jobs: int = 1, tell: Tell | None = None) -> Manifest:
@@ -109,72 +98,17 @@ def _written_data(recipe: Recipe, name: str, folder: Path) -> dict[str, Any]:
 def _made(entries: Sequence[Entry], folder: Path, jobs: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each model as it is finished."""
     if jobs == 1:
-        with _one_thread(), asked_to_stop() as stop:
+        with one_thread(), asked_to_stop() as stop:
             for entry in entries:
                 yield entry.name, made(entry, folder, Watch(stop=stop))
     else:
-        yield from _made_side_by_side(entries, folder, jobs)
+        for entry, record in side_by_side(partial(_work, folder), entries, jobs, "trained a model"):
+            yield entry.name, record
 
 
-def _made_side_by_side(entries: Sequence[Entry], folder: Path, jobs: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(min(jobs, len(entries)) or 1, context, _start, (stop, os.getpid()))
-    try:
-        with _deaf_to_ctrl_c():
-            pending = {pool.submit(_work, entry, folder): entry for entry in entries}
-        while pending:
-            done, _ = wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield pending.pop(future).name, future.result()
-    except BrokenProcessPool as error:
-        raise AgnesError(
-            "a process that trained a model was ended from outside, perhaps for want of memory; the same command "
-            "goes on, --jobs 1 takes the least"
-        ) from error
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes that are started inside leave Ctrl-C to this one, from before their first import on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _start(stop: Any, parent: int) -> None:
-    """In a worker: one thread, Ctrl-C is the parent's business, and there is no life after the parent's."""
-    global _stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it is not inherited
-    torch.set_num_threads(1)
-    _stop = lambda: stop.is_set() or os.getppid() != parent  # noqa: E731
-    threading.Thread(target=_outlive_nobody, daemon=True).start()
-
-
-def _outlive_nobody() -> None:
-    """End this worker after its parent, once the model it trains has its checkpoint."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        _idle.wait(_GRACE)
-        os._exit(1)
-
-
-def _work(entry: Entry, folder: Path) -> dict[str, Any]:
+def _work(folder: Path, entry: Entry) -> dict[str, Any]:
     """In a worker: one model."""
-    _idle.clear()
-    try:
-        return made(entry, folder, Watch(stop=_stop))
-    finally:
-        _idle.set()
+    return made(entry, folder, Watch(stop=stopping))
 
 
 def made(entry: Entry, folder: Path, watch: Watch) -> dict[str, Any]:
@@ -226,13 +160,3 @@ def _kept(done: Made, entry: Entry, folder: Path, attempts: list[dict[str, Any]]
         "sha256": sha256_of(file),
         "plan": entry.plan.digest,
     }
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # the same sums in the same order as in a worker
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from agnes_zoo import building, recipes
+from agnes_zoo import building, recipes, workers
 from agnes_zoo.attacks import from_description, success
 from agnes_zoo.making import Plan
 from agnes_zoo.manifest import Manifest, held_out, model_file, samples_folder, sha256_of
@@ -279,7 +279,7 @@ def test_a_manifest_that_cannot_be_used_is_refused(content, said, tmp_path):
 def test_a_process_that_is_started_to_train_is_deaf_to_ctrl_c_from_the_first():
     code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
     before = signal.getsignal(signal.SIGINT)
-    with building._deaf_to_ctrl_c():
+    with workers.deaf_to_ctrl_c():
         said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "True\n"
     assert signal.getsignal(signal.SIGINT) is before

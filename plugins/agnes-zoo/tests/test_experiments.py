@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from agnes_zoo.experiments import measuring, plotting, running, writing
 from agnes_zoo.experiments.describing import Column, Models, Probe, Row, Table, means, share_successful, typed
 from agnes_zoo.experiments.scales import SCALES, Scale, scale_of, sources_of
 from agnes_zoo.experiments.store import Answer, Store, key_of
+from agnes_zoo.experiments.ten import ten_of
 from agnes_zoo.training import Regime
 from PIL import Image
 
@@ -61,7 +63,9 @@ def asked(monkeypatch):
         return Answer({"seed": float(number), "twice": 2.0 * number, "missing": None})
 
     monkeypatch.setitem(measuring.MEASURES, "fake", fake)
-    monkeypatch.setattr(running.Subject, "of", classmethod(lambda cls, plan, *rest: SimpleNamespace(plan=plan)))
+    monkeypatch.setattr(
+        running.Subject, "of", classmethod(lambda cls, plan, *rest: SimpleNamespace(plan=plan, clock=time.process_time))
+    )
     return seen
 
 
@@ -152,6 +156,32 @@ def test_ours_stand_beside_the_papers(asked, tmp_path):
     assert (document["table"], document["scale"], document["networks"]) == ("toy-1", "toy", 6)
     with Image.open(tmp_path / "out" / "plot.png") as picture:
         assert picture.size[0] > 100
+
+
+def test_a_network_that_stands_for_the_papers_is_named(asked, tmp_path):
+    text = writing.markdown(
+        running.run(TABLE, replace(SCALE, one={"N_SN_BN": "ResNet8"}), tmp_path), "agnes bench toy-1"
+    )
+    assert "In the place of the paper's networks: ResNet8 for N_SN_BN." in text
+    assert "In the place" not in writing.markdown(running.run(TABLE, SCALE, tmp_path), "agnes bench toy-1")
+
+
+def test_networks_are_asked_at_once_what_later_tables_ask_of_them(asked, tmp_path):
+    later = replace(TABLE, name="toy-2", rows=TABLE.rows[1:], probes={"fake": Probe("fake", {"step": 2})})
+    running.run(replace(TABLE, rows=TABLE.rows[1:]), SCALE, tmp_path, later=[later])
+    assert sorted(asked) == [("N_SN", number) for number in (1, 2, 2, 3, 3, 4)]
+    asked.clear()
+    running.run(later, SCALE, tmp_path)
+    assert asked == []
+
+
+def test_settings_of_methods_that_a_measurement_does_not_run_are_left_out(tmp_path):
+    scale = replace(SCALE, costs={"abs": {"samples": 2}, "retrain": {"steps": 3}})
+    settings = {"search": "abs", "methods": {}}
+    assert running._settings(Probe("search", settings), {}, scale)["methods"] == {"abs": {"samples": 2}}
+    assert set(running._settings(Probe("retraining", settings), {}, scale)["methods"]) == {"abs", "retrain"}
+    repaired = running._settings(Probe("repair", {**settings, "repair": "retrain"}), {}, scale)
+    assert set(repaired["methods"]) == {"abs", "retrain"}
 
 
 @pytest.mark.parametrize(
@@ -288,3 +318,41 @@ def test_a_table_is_run_from_the_command_line(tmp_path, capsys):
     assert figures["ASR before"]["value"] > 0.5
     lost = figures["ASR before"]["value"] - figures["ASR after"]["value"]
     assert figures["ASR lost"]["value"] == pytest.approx(lost)
+
+
+@pytest.mark.parametrize("name", ["agnes-2", "retraining-fig-3"])
+def test_a_table_of_searches_is_run_from_the_command_line(name, tmp_path, capsys):
+    """Abstraction, stimulation and searches for triggers, at the scale `tiny`: every figure is there that can be."""
+    assert invoke(["bench", name, "--jobs", "1", "-o", str(tmp_path), "--quiet", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    figures = {(each["row"], each["column"]): each for each in document["figures"]}
+    assert not any(each["failed"] for each in figures.values())
+    depend_on_what_was_found = {"of them in the top 15 of 43 classes"}
+    for (row, column), each in figures.items():
+        assert each["value"] is not None or column in depend_on_what_was_found, (row, column)
+    with Image.open(tmp_path / f"{name}-tiny" / "plot.png") as picture:
+        assert picture.size[0] > 100
+
+
+def test_ten_signs_of_all_keep_their_images_and_the_stop_sign_its_place():
+    labels = np.array([14, 0, 39, 1, 42], dtype=np.int16)
+    found = {f"{part}_labels": labels for part in ("train", "test")}
+    found |= {f"{part}_images": np.arange(5)[:, None] for part in ("train", "test")}
+    chosen = ten_of(found, moved=0)
+    assert chosen["test_labels"].tolist() == [4, 9, 0]
+    assert chosen["train_images"].tolist() == [[0], [2], [3]]
+
+
+def test_the_first_training_signs_go_before_the_tests():
+    found = {"train_labels": np.array([14, 1, 14, 14]), "train_images": np.arange(4)}
+    found |= {"test_labels": np.array([1, 14]), "test_images": np.arange(10, 12)}
+    chosen = ten_of(found, moved=1)
+    assert chosen["train_images"].tolist() == [2, 3]
+    assert chosen["test_images"].tolist() == [0, 1, 10, 11]
+    assert chosen["test_labels"].tolist() == [4, 0, 0, 4]
+
+
+def test_a_repair_has_more_images_to_learn_from():
+    plain, repaired = (SCALE.plan(Models("N_SN", repaired=more), 0, {}).data for more in (False, True))
+    assert (plain.test, repaired.test) == (1, SCALE.lessons)
+    assert replace(repaired, test=plain.test) == plain

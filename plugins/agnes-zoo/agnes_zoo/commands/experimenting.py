@@ -12,7 +12,8 @@ import typer
 
 from agnes.errors import UsageError
 from agnes_zoo.commands.progress import shown
-from agnes_zoo.experiments import catalogue, running, writing
+from agnes_zoo.experiments import catalogue, costing, running, writing
+from agnes_zoo.experiments.describing import Table
 from agnes_zoo.experiments.scales import SCALES, scale_of, sources_of
 
 INTERRUPTED = 130
@@ -22,29 +23,37 @@ DEFAULT = Path("runs") / "experiments"
 def listed(as_json: bool) -> str:
     """Every table with what it takes at each scale."""
     found = [
-        {
-            "name": table.name,
-            "where": table.where,
-            "title": table.title,
-            "cost": {
-                name: dict(zip(("networks", "measurements"), catalogue.cost(table, scale), strict=True))
-                for name, scale in SCALES.items()
-            },
-        }
+        {"name": table.name, "where": table.where, "title": table.title, "cost": _cost(table)}
         for table in catalogue.TABLES.values()
     ]
+    together = {name: round(costing.minutes(catalogue.TABLES.values(), scale), 1) for name, scale in SCALES.items()}
     if as_json:
-        return json.dumps({"scales": {s.name: s.says for s in SCALES.values()}, "tables": found}, indent=1)
+        scales = {name: {"says": scale.says, "minutes": together[name]} for name, scale in SCALES.items()}
+        return json.dumps({"scales": scales, "tables": found}, indent=1)
     wide = max(len(each["name"]) for each in found)
-    lines = [f"{'networks, measurements':<{wide + 2}}" + "".join(f"{name:>10}" for name in SCALES)]
+    lines = [f"{'networks, minutes':<{wide + 2}}" + "".join(f"{name:>14}" for name in SCALES)]
     lines += [_line(each, wide) for each in found]
+    lines += [f"{'all':<{wide + 2}}" + "".join(f"{_said(each):>14}" for each in together.values()) + "  in one folder"]
     lines += [f"{scale.name}: {scale.says}" for scale in SCALES.values()]
     return "\n".join(lines)
 
 
+def _cost(table: Table) -> dict[str, dict[str, float]]:
+    cost = {}
+    for name, scale in SCALES.items():
+        networks, measurements = catalogue.cost(table, scale)
+        minutes = round(costing.minutes([table], scale), 1)
+        cost[name] = {"networks": networks, "measurements": measurements, "minutes": minutes}
+    return cost
+
+
 def _line(each: dict[str, Any], wide: int) -> str:
-    costs = "".join(f"{cost['networks']:>5}{cost['measurements']:>5}" for cost in each["cost"].values())
+    costs = "".join(f"{cost['networks']:>6}{_said(cost['minutes']):>8}" for cost in each["cost"].values())
     return f"{each['name']:<{wide + 2}}{costs}  {each['where']}: {each['title']}"
+
+
+def _said(minutes: float) -> str:
+    return f"{minutes:,.0f}" if minutes >= 9.5 else f"{minutes:.1f}"
 
 
 def reproduced(
@@ -63,7 +72,8 @@ def reproduced(
         raise UsageError(f"--jobs takes a number from 1 on, not {jobs}")
     scale, sources, folder = scale_of(scale_name), sources_of(data), output or DEFAULT
     wanted = list(catalogue.TABLES) if names == ["all"] else names
-    for table in [catalogue.find(name) for name in wanted]:
+    tables = [catalogue.find(name) for name in wanted]
+    for number, table in enumerate(tables):
         try:
             with shown(table.name, quiet) as seen:
 
@@ -80,6 +90,7 @@ def reproduced(
                     device=device,
                     seed=seed,
                     tell=tell,
+                    later=tables[number + 1 :],
                 )
         except KeyboardInterrupt:
             typer.echo("agnes: interrupted; the same command goes on with what is left", err=True)

@@ -22,6 +22,7 @@ class Models:
     epochs: int | None = None  # of the paper; None: the scale's
     turns: Turns = ()  # attacks and options that the networks take in turn, in the place of one attack
     training: Options = field(default_factory=dict)  # what the paper does otherwise
+    repaired: bool = False  # a repair learns from benign test images, which there are more of then
 
     def but(self, **changes: Any) -> Models:
         """The same with other words."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,8 +45,8 @@ def searched(subject: Subject, name: str, methods: Methods, inputs: str = "sampl
 
 
 def _inputs(subject: Subject, inputs: str) -> Samples:
-    if inputs == "inverted":
-        return subject.inverted
+    if inputs in ("inverted", "benign"):
+        return getattr(subject, inputs)
     return subject.training.subset(slice(_MANY)) if inputs == "training" else subject.samples
 
 
@@ -61,9 +60,9 @@ def internals(subject: Subject, search: str, methods: Methods) -> Answer:
     return Answer(inside.raised(subject, searched(subject, search, methods)))
 
 
-def by_label(subject: Subject, search: str, methods: Methods) -> Answer:
+def by_label(subject: Subject, search: str, methods: Methods, inputs: str = "samples") -> Answer:
     """For each label the best success of a trigger that is for its images alone (ABS, appendix D)."""
-    found = searched(subject, search, methods)
+    found = searched(subject, search, methods, inputs)
     best: dict[str, float | None] = {}
     classes = subject.network.class_count
     for label in range(min(classes, 10)):
@@ -146,9 +145,9 @@ def measured(subject: Subject, measure: str, settings: Mapping[str, Any]) -> Ans
     """One measurement; what fails is an answer, too."""
     from dataclasses import replace
 
-    started = time.monotonic()
+    started = subject.clock()
     try:
         answer = MEASURES[measure](subject, **settings)
     except AgnesError as error:
         answer = Answer({}, failed=str(error))
-    return replace(answer, seconds=time.monotonic() - started)
+    return replace(answer, seconds=subject.clock() - started)

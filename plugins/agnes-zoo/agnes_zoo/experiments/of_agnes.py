@@ -5,7 +5,7 @@ from __future__ import annotations
 from agnes_zoo.experiments.describing import Column, Models, Probe, Row, Table, typed
 
 _TRAINED = Probe("training")
-_KMEANS = {"kmeans": {"images": 5000}}  # section 5.1: 5000 images
+_KMEANS = {"kmeans": {"images": 5000, "clustering_rate": 0.1}}  # section 5.1: 5000 images, 10 %
 _DENSE, _OTHERS = ("FC1", "FC2", "FC3"), ("NN1", "LeNet", "AlexNet", "VGG")
 
 
@@ -108,6 +108,7 @@ TABLE_3 = Table(
     """),
     count=10,
     tiny=("LeNet",),
+    small=("LeNet",),
     note="The number in brackets is the trigger's opacity: the paper calls a lower one more transparent.",
 )
 _RATES = (10, 20, 30, 40)

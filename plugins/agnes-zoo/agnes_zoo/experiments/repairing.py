@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,9 +37,9 @@ def repaired(
 ) -> dict[str, float | None]:
     """The figures of one repair; a network that nothing was found in stays as it is."""
     triggers = valid_triggers(subject, found, valid or {"asr": bound})
-    started = time.monotonic()
+    started = subject.clock()
     network = mended(subject, subject.network, found, triggers, name, {**settings, **methods.get(name, {})})
-    seconds = time.monotonic() - started
+    seconds = subject.clock() - started
     before = subject.accuracy(subject.network), subject.true_success(subject.network)
     after = subject.accuracy(network), subject.true_success(network)
     lost = before[0] - after[0]

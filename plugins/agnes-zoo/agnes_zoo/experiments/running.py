@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import statistics
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from agnes.backend import Backend
 from agnes.errors import AgnesError
 from agnes_zoo.experiments.describing import Column, Probe, Row, Table
 from agnes_zoo.experiments.measuring import measured
 from agnes_zoo.experiments.scales import Scale
+from agnes_zoo.experiments.searching import methods_of
 from agnes_zoo.experiments.store import Answer, Store, key_of
 from agnes_zoo.experiments.subject import Subject
 from agnes_zoo.making import Plan
 from agnes_zoo.scoring import metrics
 from agnes_zoo.training import Stopped, Watch
+from agnes_zoo.workers import one_thread, side_by_side, stopping
 
 Tell = Callable[[str, int, int], None]  # a line, jobs done, jobs in all
-_POLL = 0.5  # seconds between two looks at what is done
-_stop: Any = None  # in a worker: set when it is to stop
 
 
 @dataclass(frozen=True)
@@ -82,11 +75,15 @@ def run(
     device: str | None = "cpu",
     seed: int = 0,
     tell: Tell | None = None,
+    later: Sequence[Table] = (),
 ) -> Outcome:
-    """Answer all that the table asks for."""
+    """Answer all that the table asks for, and what `later` ones ask of the same networks while they are at hand."""
     store = Store(folder)
     asked = _asked(table, scale, sources or {})
-    answers = _answered([ask for asks in asked.values() for ask in asks], store, jobs, device, seed, tell)
+    asks = [ask for asks in asked.values() for ask in asks]
+    networks = {ask.plan.digest for ask in asks}
+    others = [ask for other in later for ask in asks_of(other, scale, sources or {}) if ask.plan.digest in networks]
+    answers = _answered([*asks, *others], store, jobs, device, seed, tell)
     figures = tuple(
         _figure(table, row, column, [answers[ask.key] for ask in asked[row.name, column.name]], asked, answers)
         for row in table.rows_at(scale.name)
@@ -99,7 +96,7 @@ def run(
         if asks and answers[asks[0].key].arrays
     }
     plans = {ask.plan.digest for asks in asked.values() for ask in asks}
-    seconds = sum(answer.seconds for answer in answers.values())
+    seconds = sum(answers[key].seconds for key in {ask.key for ask in asks})
     return Outcome(table, scale, figures, arrays, len(plans), seconds)
 
 
@@ -126,13 +123,19 @@ def _asks(table: Table, scale: Scale, row: Row, column: Column, sources: Mapping
 
 
 def _settings(probe: Probe, differs: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
-    """The probe's settings; those of methods are bounded by what the scale may cost."""
+    """The probe's settings; those of its methods are bounded by what the scale may cost."""
     settings = {**probe.settings, **differs}
     if "methods" in settings:
-        said = settings["methods"]
-        owners = dict.fromkeys([*said, *scale.costs])
+        said, own = settings["methods"], _methods(probe.measure, settings)
+        owners = dict.fromkeys([*said, *(name for name in scale.costs if name in own)])
         settings["methods"] = {name: {**said.get(name, {}), **scale.costs.get(name, {})} for name in owners}
     return settings
+
+
+def _methods(measure: str, settings: Mapping[str, Any]) -> set[str]:
+    """The methods that a measurement runs."""
+    searched = methods_of(settings["search"]).values() if settings.get("search") else ()
+    return {*searched, settings.get("repair", ""), "retrain" if measure == "retraining" else ""}
 
 
 def _answered(
@@ -162,69 +165,20 @@ def _line(asked: Sequence[Ask], found: Mapping[str, Answer]) -> str:
 def _worked(
     work: Sequence[Sequence[Ask]], folder: Path, jobs: int, device: str | None, seed: int
 ) -> Iterator[tuple[Sequence[Ask], dict[str, Answer]]]:
+    task = partial(job, folder=folder, device=device, seed=seed)
     if jobs == 1 or len(work) < 2:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             for asks in work:
-                yield asks, job(asks, folder, device, seed)
-        finally:
-            torch.set_num_threads(before)
-        return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(min(jobs, len(work)), context, _start, (stop,))
-    try:
-        with _deaf_to_ctrl_c():
-            pending = {pool.submit(job, asks, folder, device, seed): asks for asks in work}
-        while pending:
-            done, _ = wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield pending.pop(future), future.result()
-    except BrokenProcessPool as error:
-        raise AgnesError(
-            "a process that measured a network was ended from outside, perhaps for want of memory; the same command "
-            "goes on, --jobs 1 takes the least"
-        ) from error
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes that are started inside leave Ctrl-C to this one."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _start(stop: Any) -> None:
-    """In a worker: one thread, Ctrl-C is the parent's business, and there is no life after the parent's."""
-    global _stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    _stop = stop
-    threading.Thread(target=_outlive_nobody, daemon=True).start()
-
-
-def _outlive_nobody() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+                yield asks, task(asks)
+    else:
+        yield from side_by_side(task, work, jobs, "measured a network")
 
 
 def job(asks: Sequence[Ask], folder: Path, device: str | None, seed: int) -> dict[str, Answer]:
     """Train or open one network and answer what is asked of it; each answer is kept at once."""
     store = Store(folder)
     backend = Backend.choose(device, seed=seed)
-    watch = Watch() if _stop is None else Watch(stop=_stop.is_set)
+    watch = Watch(stop=stopping)
     found: dict[str, Answer] = {}
     subject: Subject | None = None
     for ask in asks:

@@ -30,6 +30,7 @@ class Scale:
     epochs: float  # share of the paper's epochs, where a table goes through them
     costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> settings that bound its cost
     one: Mapping[str, str] = field(default_factory=dict)  # architecture -> the small one that stands for it
+    lessons: int = 50  # test images of each class where a repair learns from them
 
     def plan(self, models: Models, number: int, sources: Mapping[str, str]) -> Plan:
         """The plan of one network; `sources` are data that the user named, by the scale's name for them or for all."""
@@ -37,6 +38,8 @@ class Scale:
         source = sources.get(models.data, sources.get(_ALL))
         if source is not None:
             data = replace(data, source=source)
+        if models.repaired:
+            data = replace(data, test=self.lessons)
         epochs = self.training.epochs if models.epochs is None else max(1, round(models.epochs * self.epochs))
         regime = replace(self.training, **{"epochs": epochs, "seed": _SEED + number, **models.training})
         arch = self.one.get(models.arch, models.arch)
@@ -70,18 +73,20 @@ _TINY_COSTS = {
     "abs-feature": {"steps": 20, "restarts": 1, "candidates": 3, "null": 0, "batch": 8, "test_images": 50},
     "two-stage": {"steps": 60, "null": 0, "batch": 8, "test_images": 50},
     "neural-cleanse": {"steps": 60, "batch": 8, "test_images": 50},
-    "tao-inversion": {"steps": 20, "warm_up": 10, "batch": 4, "test_images": 50, "probe": 0},
+    "tao-inversion": {"steps": 20, "warm_up": 10, "views": 0, "batch": 4, "test_images": 50, "probe": 0},
     "retrain": {"steps": 20},
     "unlearn": {"steps": 20},
 }
 _SMALL_COSTS = {
     "kmeans": {"images": 500},
-    "abs-mask": {"null": 0},
-    "abs-feature": {"null": 0},
-    "two-stage": {"null": 0, "steps": 400},
-    "neural-cleanse": {"steps": 400},
-    "tao-inversion": {"steps": 150, "warm_up": 50},
-    "deepabstract": {"time_limit": 120.0},
+    "deepabstract": {"images": 200, "time_limit": 60.0},
+    "abs-mask": {"steps": 100, "restarts": 1, "null": 0},
+    "abs-feature": {"steps": 100, "restarts": 1, "null": 0},
+    "two-stage": {"steps": 300, "null": 0},
+    "neural-cleanse": {"steps": 200, "batch": 16},
+    "tao-inversion": {"steps": 60, "warm_up": 20, "probe": 0},
+    "retrain": {"steps": 600},
+    "unlearn": {"steps": 100},
 }
 _PAPER_COSTS = {"abs-mask": {"null": 0}, "abs-feature": {"null": 0}, "two-stage": {"null": 0}}  # no table shows them
 _PLAIN = ("N_SN", "N_MN", "N_LN", "NN1", "LeNet", "AlexNet", "VGG", "ABS_LeNet", "MNIST_2CONV", "GTSRB_5CONV")
@@ -112,6 +117,7 @@ SCALES: Mapping[str, Scale] = {
             Regime(epochs=6, batch=32),
             count=1,
             epochs=0.2,
+            lessons=5,
             costs=_TINY_COSTS,
             one={
                 **dict.fromkeys(_PLAIN, "N_SN"),
@@ -122,17 +128,21 @@ SCALES: Mapping[str, Scale] = {
         ),
         Scale(
             "small",
-            "the papers' architectures on embedded signs, two networks of a kind",
+            "ten embedded signs, a network of a kind, the papers' smaller architectures, a part of their steps",
             {
-                "signs": DataPlan("signs", _SEED, train=4300, samples=1, test=10, held_out=10),
-                "grey": DataPlan("signs10-grey", _SEED, train=2000, samples=1, test=10, held_out=20),
-                "ten": DataPlan("signs10", _SEED, train=2000, samples=1, test=10, held_out=20),
+                "signs": DataPlan("signs10", _SEED, train=2000, samples=4, test=10, held_out=10),
+                "grey": DataPlan("signs10-grey", _SEED, train=2000, samples=1, test=10, held_out=10),
+                "ten": DataPlan("signs10", _SEED, train=2000, samples=1, test=10, held_out=10),
             },
-            Regime(epochs=12, batch=64),
-            count=2,
-            epochs=0.5,
+            Regime(epochs=12, batch=32),
+            count=1,
+            epochs=0.2,
             costs=_SMALL_COSTS,
-            one={"ResNet110": "ResNet32", "vgg16_bn": "vgg11_bn"},
+            one={
+                **dict.fromkeys(("ResNet32", "ResNet110", "resnet18"), "ResNet8"),
+                "NiN": "N_SN_BN",
+                "vgg16_bn": "vgg11_bn",
+            },
         ),
         Scale(
             "paper",

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,10 +49,12 @@ class Store:
         file, record = models / f"{name}.onnx", models / f"{name}.json"
         if file.exists() and record.exists():
             return file, json.loads(record.read_text(encoding="utf-8"))
+        started = time.process_time()
         made = make(plan, work=self.folder / "training" / name, watch=watch)
         export_onnx(made.module, file, deal(plan.data).shape)
-        write_text(record, json.dumps(plain(made.truth), indent=1) + "\n")
-        return file, made.truth
+        truth = {**made.truth, "processor_seconds": round(time.process_time() - started, 1)}
+        write_text(record, json.dumps(plain(truth), indent=1) + "\n")
+        return file, truth
 
     def answer(self, key: str) -> Answer | None:
         """What was found before, unless it failed then."""

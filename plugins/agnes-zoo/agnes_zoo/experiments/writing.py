@@ -67,6 +67,7 @@ def markdown(outcome: Outcome, command: str) -> str:
     head = ("", *(column.name + (" (ratio)" if column.over else "") for column in table.columns))
     body = [(row, *(cell(figure) for figure in named(outcome, row))) for row in rows]
     failed = dict.fromkeys(reason for figure in outcome.figures for reason in figure.failed)
+    others = stand_ins(outcome)
     parts = [
         f"# {table.where}: {table.title}\n",
         f"Scale {outcome.scale.name} ({outcome.scale.says}); `{command}`; {outcome.networks} networks, "
@@ -74,9 +75,17 @@ def markdown(outcome: Outcome, command: str) -> str:
         "Ours, the mean's 95 % interval where there are several networks, and in brackets the paper's.\n",
         tables.table(head, body),
         *([table.note + "\n"] if table.note else []),
+        *([f"In the place of the paper's networks: {', '.join(others)}.\n"] if others else []),
         *(f"Not measured: {reason}\n" for reason in failed),
     ]
     return "\n".join(parts)
+
+
+def stand_ins(outcome: Outcome) -> list[str]:
+    """The networks that the scale has others for."""
+    asked = dict.fromkeys(row.models.arch for row in outcome.table.rows_at(outcome.scale.name))
+    chosen = {arch: outcome.scale.one.get(arch, arch) for arch in asked}
+    return [f"{other} for {arch}" for arch, other in chosen.items() if other != arch]
 
 
 def cell(figure: Figure) -> str:
