@@ -257,3 +257,45 @@ def test_the_memory_of_each_method_is_kept_and_the_peak_of_all(network):
         pytest.skip("the system does not say")
     assert 1 << 20 < made.runs[0].memory <= made.peak
     assert made.again().peak == made.peak
+
+
+@dataclass(frozen=True)
+class Mends(Method):
+    """Repairs with what there is."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    preference: ClassVar[int] = 1
+
+    def suits(self, network):
+        return "it suits all"
+
+    @hookimpl
+    def mitigate(self):
+        return []
+
+
+@dataclass(frozen=True)
+class Learns(Mends):
+    """Preferred, and in want of three images a class."""
+
+    preference: ClassVar[int] = 2
+    wants_images: ClassVar[int] = 3
+
+
+@pytest.mark.parametrize(("each", "first"), [(2, "mends"), (3, "learns")])
+def test_a_repair_that_wants_more_images_than_there_are_is_tried_last(network, each, first):
+    registry = fakes.registry(fakes.plugin("mends", "mitigation", Mends), fakes.plugin("learns", "mitigation", Learns))
+    count = each * network.class_count
+    images = Samples(torch.rand(count, 3, 8, 8), torch.arange(count) % network.class_count)
+    made = Stages(selection.select(registry, network), Backend.choose("cpu"), None, images)
+    made.mitigate(network, (), (), lambda repairs: "one is enough")
+    assert [(run.name, run.status) for run in made.runs] == [
+        (first, "ok"),
+        ("learns" if first == "mends" else "mends", "skipped"),
+    ]
+
+
+def test_named_repairs_run_as_they_were_named_however_few_the_images(network):
+    made = stages(network, Learns(), Mends())
+    made.mitigate(network, (), ())
+    assert [(run.name, run.status) for run in made.runs] == [("Learns", "ok"), ("Mends", "ok")]
