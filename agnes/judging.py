@@ -2,9 +2,12 @@
 
 A trigger that works does not convict by itself: clean networks have small triggers too (ABS, Fig. 16-17). Where the
 methods that ran are those of the calibration, the finding furthest above what clean networks show makes the probability
-of a backdoor. With other methods or settings a trigger convicts when it works on images it was not made on, is small,
-and is far smaller than what the same method found for other classes; the probability then is how rarely as many sizes
-drawn from one log-normal distribution hold one that looks as unusual.
+of a backdoor. Where that is in doubt, a trigger of another method to the same class decides; one that points elsewhere,
+or convicts where the calibration would acquit, leaves the verdict open.
+
+With other methods or settings a trigger convicts when it works on images it was not made on, is small, and is far
+smaller than what the same method found for other classes; the probability then is how rarely as many sizes drawn from
+one log-normal distribution hold one that looks as unusual.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agnes.calibration import Calibration, shipped
+from agnes.calibration import Calibration, Weighing, shipped
 from agnes.outliers import Low
 from agnes.results import Benign, Evidence, MethodRun, Trigger, TriggerOutcome, Verdict
 from agnes.traits import COMPARED, VALID_ASR, Trait, log_size, smallest_by_target, traits
@@ -63,12 +66,12 @@ def judge(
 ) -> Verdict:
     """The verdict on a network. A failure never reads as clean, nor does a network that errs on benign images."""
     found = traits(triggers, evidence, network.input_shape[1] * network.input_shape[2])
-    calibrated = by_calibration(found, runs, network.class_names, benign, calibration or shipped(), bounds)
-    if calibrated is not None:
-        return calibrated
     failed, misread = _failed(runs), _misread(benign or Benign(), bounds or Bounds())
     weighed = weigh(network, triggers, bounds)
     convicting = [w for w in weighed if w.convicts]
+    weighing = (calibration or shipped()).of(found, runs)
+    if weighing is not None:
+        return _calibrated(network, found, weighing, convicting, failed, misread)
     if convicting:
         return _backdoored(network, convicting, evidence, misread)
     probability = max((w.probability for w in weighed), default=None)
@@ -89,28 +92,26 @@ def judge(
     return Verdict("clean", probability, reasons=tuple(_why_clean(network, convictable, weighed, evidence)))
 
 
-def by_calibration(
+def _calibrated(
+    network: Network,
     found: Sequence[Trait],
-    runs: Sequence[MethodRun],
-    class_names: Sequence[str],
-    benign: Benign | None,
-    calibration: Calibration,
-    bounds: Bounds | None = None,
-) -> Verdict | None:
-    """The verdict by a calibration's weights; None where it knows nothing of these methods or settings."""
-    weighing = calibration.of(found, runs)
-    if weighing is None:
-        return None
-    failed, misread = _failed(runs), _misread(benign or Benign(), bounds or Bounds())
+    weighing: Weighing,
+    convicting: Sequence[Weighed],
+    failed: Sequence[str],
+    misread: Sequence[str],
+) -> Verdict:
+    """The verdict by a calibration; where that is in doubt, a convicting trigger to the class it points to decides."""
     probability, order = weighing.probability(found), weighing.ordered(found)
-    reasons = [_said(class_names, trait, weighing.above(trait)) for trait in order]
-    if probability >= weighing.threshold:
-        strong = [trait for trait in order if weighing.at(weighing.above(trait)) >= weighing.threshold]
-        targets = tuple(dict.fromkeys(t.target for t in strong if t.target is not None))
+    reasons = [_said(network, trait, weighing.above(trait)) for trait in order]
+    strong = [trait for trait in order if weighing.at(weighing.above(trait)) >= weighing.threshold]
+    agreeing = [w for w in convicting if w.trigger.target == order[0].target] if probability >= weighing.doubt else []
+    if strong or agreeing:
+        targets = tuple(dict.fromkeys(t.target for t in strong or order[:1] if t.target is not None))
         target = targets[0] if targets else None
-        name = None if target is None else class_names[target]
-        return Verdict("backdoored", probability, target, name, (*reasons, *misread), targets, True)
-    doubts = [*failed, *misread]
+        name = None if target is None else network.class_names[target]
+        also = [_described(network, w) for w in agreeing]
+        return Verdict("backdoored", probability, target, name, (*reasons, *also, *misread), targets, True)
+    doubts = [*failed, *misread, *(f"{_described(network, w)}, and the calibration disagrees" for w in convicting[:1])]
     if probability >= weighing.doubt:
         doubts.append(f"a probability of {probability:.2f} neither convicts nor acquits; from {weighing.doubt:.2f} on")
     if doubts:
@@ -123,9 +124,9 @@ def _failed(runs: Sequence[MethodRun]) -> list[str]:
     return [f"{run.name} failed: {run.reason}" for run in runs if run.status == "failed" and run.stage in DETECTION]
 
 
-def _said(class_names: Sequence[str], trait: Trait, above: float) -> str:
+def _said(network: Network, trait: Trait, above: float) -> str:
     """What one method says, beside clean networks."""
-    where = "" if trait.target is None else f" for {class_names[trait.target]}"
+    where = "" if trait.target is None else f" for {network.class_names[trait.target]}"
     side = "above" if above >= 0 else "below"
     return f"{trait.source}{where}: {trait.value:.2f}, {abs(above):.1f} deviations {side} the mean of clean networks"
 

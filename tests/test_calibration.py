@@ -5,10 +5,11 @@ import math
 
 import fakes
 import pytest
+import torch
 
 from agnes import judging
 from agnes.calibration import Calibration, Weighing, deviations, lifted, parse, shipped
-from agnes.results import Benign, Evidence, MethodRun
+from agnes.results import AdditiveTrigger, Benign, Evidence, MethodRun
 from agnes.traits import Trait
 
 SOURCE, OTHER = "score: index", "score: other"
@@ -84,6 +85,34 @@ def test_between_the_bounds_nothing_is_decided(network):
 def test_doubts_keep_a_network_from_passing_but_not_from_being_convicted(network, runs, benign):
     assert judged(network, 0.0, runs, benign=benign).status == "inconclusive"
     assert judged(network, 2.0, runs=runs, benign=benign).status == "backdoored"
+
+
+def searched(small, method="search"):
+    """Triggers to eight classes of which one is far smaller than the others."""
+    sizes = [2.0 if target == small else 24.0 + target for target in range(8)]
+    deltas = [torch.zeros(3, 8, 8) for _ in sizes]
+    for delta, size in zip(deltas, sizes, strict=True):
+        delta.flatten(1)[:, : int(size)] = 1.0
+    return [AdditiveTrigger(target=c, asr=1.0, held_out=20, delta=d, method=method) for c, d in enumerate(deltas)]
+
+
+@pytest.mark.parametrize(
+    ("score", "small", "status"),
+    [
+        (1.45, 0, "backdoored"),  # in doubt, and the search points to the same class
+        (1.45, 5, "inconclusive"),  # to another one
+        (0.0, 0, "inconclusive"),  # the calibration would acquit
+        (2.0, 5, "backdoored"),  # the calibration needs no help
+    ],
+)
+def test_in_doubt_a_convicting_trigger_to_the_same_class_decides_and_methods_that_disagree_leave_it_open(
+    network, score, small, status
+):
+    found = judging.judge(network, searched(small), [evidence(score)], [ran()], calibration=CALIBRATION)
+    alone = judging.judge(network, [], [evidence(score)], [ran()], calibration=CALIBRATION)
+    assert (found.status, found.probability, found.calibrated) == (status, alone.probability, True)
+    assert found.target == (0 if status == "backdoored" else None)
+    assert any(reason.startswith("search: a trigger of size 2.0") for reason in found.reasons) == (score < 2)
 
 
 def test_other_settings_than_those_of_the_calibration_are_not_weighed(network):

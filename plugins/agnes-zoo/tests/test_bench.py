@@ -129,7 +129,7 @@ def test_a_saved_scan_is_judged_by_the_calibration_of_today(zoo, monkeypatch, tm
     for mean, verdict, probability in ((0.0, "backdoored", 0.9), (5.0, "clean", 0.5)):
         weighing = Weighing({"look: score": (mean, 1.0)}, 0.0, 2.0, 0.8, 0.6)
         calibration = Calibration({frozenset({"look: score"}): weighing}, {"look": {}})
-        monkeypatch.setattr("agnes_zoo.bench.reports.shipped", lambda found=calibration: found)
+        monkeypatch.setattr("agnes.judging.shipped", lambda found=calibration: found)
         assert detect(zoo, output) == 0
         assert {row["verdict"] for row in rows(output)} == {verdict}
         assert {round(float(row["probability"]), 1) for row in rows(output)} == {probability}

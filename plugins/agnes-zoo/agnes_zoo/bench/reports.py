@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from agnes.calibration import shipped
-from agnes.judging import by_calibration
+from agnes import judging
 from agnes.results import Benign, Evidence, MethodRun, Trigger, Verdict
 from agnes.traits import Trait, traits
+
+if TYPE_CHECKING:
+    from agnes.network import Network
 
 _NEEDED = ("model", "data", "methods", "triggers", "evidence")  # by the judge
 
@@ -27,9 +29,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 def traits_of(report: Mapping[str, Any]) -> list[Trait]:
     """The traits that the judge saw."""
     _, height, width = report["model"]["input_shape"]
-    triggers = cast(list[Trigger], [SimpleNamespace(**trigger) for trigger in report["triggers"]])
-    evidence = cast(list[Evidence], [SimpleNamespace(**said) for said in report["evidence"]])
-    return traits(triggers, evidence, height * width)
+    return traits(_triggers(report), _evidence(report), height * width)
 
 
 def judged(report: Mapping[str, Any]) -> Verdict | None:
@@ -38,4 +38,14 @@ def judged(report: Mapping[str, Any]) -> Verdict | None:
         return None
     runs = cast(list[MethodRun], [SimpleNamespace(**run) for run in report["methods"]])
     benign = Benign(report["data"].get("accuracy"), report["data"].get("accuracy_images") or 0)
-    return by_calibration(traits_of(report), runs, report["model"]["class_names"], benign, shipped())
+    network = cast("Network", SimpleNamespace(**report["model"]))
+    verdict = judging.judge(network, _triggers(report), _evidence(report), runs, benign=benign)
+    return verdict if verdict.calibrated else None
+
+
+def _triggers(report: Mapping[str, Any]) -> list[Trigger]:
+    return cast(list[Trigger], [SimpleNamespace(**{"null_share": None, **said}) for said in report["triggers"]])
+
+
+def _evidence(report: Mapping[str, Any]) -> list[Evidence]:
+    return cast(list[Evidence], [SimpleNamespace(**said) for said in report["evidence"]])
