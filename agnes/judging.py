@@ -2,8 +2,8 @@
 
 A trigger that works does not convict by itself: clean networks have small triggers too (ABS, Fig. 16-17). Where the
 methods that ran are those of the calibration, the finding furthest above what clean networks show makes the probability
-of a backdoor. Where that is in doubt, a trigger of another method to the same class decides; one that points elsewhere,
-or convicts where the calibration would acquit, leaves the verdict open.
+of a backdoor. Where that is in doubt, a trigger of another method to the same class decides; one that points elsewhere
+leaves the verdict open. Where it acquits, such a trigger is told of and does not count: clean networks have them.
 
 With other methods or settings a trigger convicts when it works on images it was not made on, is small, and is far
 smaller than what the same method found for other classes; the probability then is how rarely as many sizes drawn from
@@ -111,7 +111,8 @@ def _calibrated(
         name = None if target is None else network.class_names[target]
         also = [_described(network, w) for w in agreeing]
         return Verdict("backdoored", probability, target, name, (*reasons, *also, *misread), targets, True)
-    doubts = [*failed, *misread, *(f"{_described(network, w)}, and the calibration disagrees" for w in convicting[:1])]
+    doubts = [*failed, *misread]
+    reasons += [f"{_described(network, w)}; by itself it would convict" for w in convicting[:1]]
     if probability >= weighing.doubt:
         doubts.append(f"a probability of {probability:.2f} neither convicts nor acquits; from {weighing.doubt:.2f} on")
     if doubts:

@@ -101,11 +101,11 @@ def searched(small, method="search"):
     [
         (1.45, 0, "backdoored"),  # in doubt, and the search points to the same class
         (1.45, 5, "inconclusive"),  # to another one
-        (0.0, 0, "inconclusive"),  # the calibration would acquit
+        (0.0, 0, "clean"),  # the calibration acquits, and says so of the search
         (2.0, 5, "backdoored"),  # the calibration needs no help
     ],
 )
-def test_in_doubt_a_convicting_trigger_to_the_same_class_decides_and_methods_that_disagree_leave_it_open(
+def test_in_doubt_a_convicting_trigger_to_the_same_class_decides_and_one_to_another_leaves_it_open(
     network, score, small, status
 ):
     found = judging.judge(network, searched(small), [evidence(score)], [ran()], calibration=CALIBRATION)
