@@ -90,7 +90,6 @@ def test_the_exit_code_says_how_it_ended(agnes, extra, code):
     ("arguments", "code", "message"),
     [
         (("run", "nowhere.fake", "--data", "images.npz"), 4, "there is no model file nowhere.fake"),
-        (("run", "model.fake"), 4, "no images were given"),
         (("run", "model.fake", "--data", "nowhere"), 4, "nowhere: no such file or folder"),
         (("run", "empty.fake", "--data", "images.npz"), 3, "refused: empty.fake is empty"),
         (("run", "hostile.fake", "--data", "images.npz"), 3, "hostile.fake is hostile"),

@@ -21,6 +21,7 @@ from agnes.stages import Stages
 from agnes.testing import plant, tiny_backend
 
 SEEN = []
+BACKDOORED = Verdict("backdoored", 0.9)
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def rescans_of(network, taken, time_budget=None):
     samples = plant().samples
     stages = Stages(chosen, tiny_backend(time_budget=time_budget), None, samples)
     stages.timings["inversion"] = taken
-    return mending._Bench(stages, network, (), dealing.Dealt(samples, samples, samples)).rescans
+    return mending._Bench(stages, network, (), dealing.Dealt(samples, samples, samples), BACKDOORED).rescans
 
 
 def test_re_scans_are_offered_only_where_there_is_time_for_them():
@@ -239,7 +240,7 @@ def test_a_repair_is_measured_though_the_time_is_spent():
     planted = plant()
     bench = rescans_of(planted.network, 0.0, time_budget=1e-6).stages
     bench = mending._Bench(
-        bench, planted.network, (planted.trigger,), dealing.deal(planted.samples, None, None, 6, None)
+        bench, planted.network, (planted.trigger,), dealing.deal(planted.samples, None, None, 6, None), BACKDOORED
     )
     found = bench.measured(Repair(planted.network.copy(), ()))
     assert found.accuracy_before == found.accuracy_after == 1.0
