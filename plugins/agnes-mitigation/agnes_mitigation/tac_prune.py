@@ -14,7 +14,7 @@ from agnes.method import Method
 from agnes.results import Repair, Trigger
 from agnes_mitigation.fewest import Scales, fewest
 from agnes_mitigation.pruning import Place, Which, benign_constants, layers_of, pruned
-from agnes_mitigation.tac import outstanding, trigger_activated_change
+from agnes_mitigation.tac import outstanding, trigger_activated_change, z_scores
 from agnes_mitigation.watching import labelled, raised
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class TacPrune(Method):
         marked: dict[Place, float] = {}
         for trigger in triggers:
             changes = trigger_activated_change(network, trigger, samples.images, layers, backend)
-            for place, score in outstanding(changes, self.threshold).items():
+            for place, score in (outstanding(changes, self.threshold) | _own(trigger, changes)).items():
                 marked[place] = max(score, marked.get(place, score))
         if not marked:
             return Repair(
@@ -69,12 +69,19 @@ class TacPrune(Method):
         scales = Scales(work.network, probe, triggers, work.constants, work.backend)
         before = scales.weigh([]).success
         taken, effect, late = fewest(scales, order, self.goal, self.slack, work.allowed, work.backend)
-        count = f"of {len(work.marked)} channels with a Z-score of {self.threshold:g} or more"
+        count = f"of {len(work.marked)} channels that the triggers move most or came from"
         if late is None and effect.success > before / 2:
             left = f"leaves the triggers {effect.success:.0%} of success on {len(probe)} images; nothing was pruned"
             return work.without([], (*work.notes, f"pruning {len(taken)} {count} {left}"))
         note = f"{len(taken)} {count} were pruned; on {len(probe)} images the triggers' success is {effect.success:.0%}"
         return raised(work.without(taken, (*work.notes, note)), late)
+
+
+def _own(trigger: Trigger, changes: Mapping[str, torch.Tensor]) -> dict[Place, float]:
+    """The channel that a trigger was reconstructed from, whatever its score (Koldenhof, algorithm 1)."""
+    if trigger.layer not in changes or trigger.channel is None:
+        return {}
+    return {(trigger.layer, trigger.channel): float(z_scores(changes[trigger.layer])[trigger.channel])}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from agnes_mitigation.pruning import benign_constants, prune
@@ -126,6 +128,14 @@ def test_dense_layers_are_pruned_too_unless_the_thesis_is_followed_to_the_letter
     network = Network.of(Planted().eval(), SHAPE)
     repair = TacPrune(choose="all").mitigate(network, Samples(images()), [yellow_corner()], backend)
     assert [(c.layer, c.channel) for c in repair.changes] == [("conv", PLANTED), ("dense", PLANTED)]
+
+
+def test_the_channel_that_a_trigger_came_from_goes_too_however_little_it_moves(backend):
+    network = Network.of(Planted().eval(), SHAPE)
+    came_from = replace(yellow_corner(), layer="conv", channel=1)
+    method = TacPrune(layers="conv", choose="all", max_accuracy_drop=1.0)
+    repair = method.mitigate(network, Samples(images()), [came_from], backend)
+    assert [(c.layer, c.channel) for c in repair.changes] == [("conv", 1), ("conv", PLANTED)]
 
 
 def test_the_original_is_never_touched(backend):
