@@ -7,7 +7,13 @@ import math
 import torch
 from torch.nn import functional
 
+from agnes_mitigation.training import moves, taken
+
 PIECES = 3  # patches or lines on an image at most
+REACH = 10  # a trigger is moved by up to a side divided by this
+LOCAL = 0.25  # of the image: a trigger that changes more has no place to be moved from
+WEAKEST, STRONGEST = 0.6, 1.6  # times what a trigger changes
+COLOURS = 0.3  # spread of what each colour of that is multiplied with
 
 
 def marked(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -16,6 +22,26 @@ def marked(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     found = torch.where(kind < 3, _patched(images, kind == 2, generator), _blended(images, generator))
     found = torch.where(kind == 4, _tinted(images, generator), found)
     return torch.where(kind == 5, _waved(images, generator), found).clamp(0, 1)
+
+
+def varied(images: torch.Tensor, stamped: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Images under a trigger, half of them with the trigger moved, weaker or stronger, in other colours.
+
+    What was found is seldom quite what was planted: a network that has unlearnt the one obeys the other.
+    """
+    count, channels, height, width = images.shape
+    change = stamped - images
+
+    def places(length: int) -> torch.Tensor:
+        return (torch.arange(length) + moves(count, length // REACH, generator)) % length
+
+    moved = taken(change, places(height), places(width))
+    local = (change.abs().amax(1) > 1 / 255).float().mean((1, 2)) < LOCAL
+    moved = torch.where(local[:, None, None, None], moved, change)
+    strength = WEAKEST + (STRONGEST - WEAKEST) * torch.rand(count, 1, 1, 1, generator=generator)
+    colours = 1 + COLOURS * torch.randn(count, channels, 1, 1, generator=generator)
+    found = (images + (strength * colours).to(images) * moved).clamp(0, 1)
+    return torch.where(_chance(count, 0.5, generator).to(images.device), found, stamped)
 
 
 def _patched(images: torch.Tensor, lines: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

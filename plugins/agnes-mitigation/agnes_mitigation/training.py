@@ -154,14 +154,23 @@ def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     count, _, height, width = images.shape
 
     def places(length: int) -> torch.Tensor:
-        most = length // 16
-        moves = torch.randint(-most, most + 1, (count, 1), generator=generator)
-        return (torch.arange(length) + moves).clamp(0, length - 1).to(images.device)
+        return (torch.arange(length) + moves(count, length // 16, generator)).clamp(0, length - 1)
 
-    rows, columns = places(height), places(width)
-    moved = images[torch.arange(count, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    moved = taken(images, places(height), places(width))
     light = 0.2 * torch.rand(count, 2, 1, 1, 1, generator=generator).to(images) - 0.1
-    return (moved.permute(0, 3, 1, 2) * (1 + light[:, 0]) + light[:, 1] / 2).clamp(0, 1)
+    return (moved * (1 + light[:, 0]) + light[:, 1] / 2).clamp(0, 1)
+
+
+def moves(count: int, most: int, generator: torch.Generator) -> torch.Tensor:
+    """How far each image is moved along a side: up to so many pixels either way."""
+    return torch.randint(-most, most + 1, (count, 1), generator=generator)
+
+
+def taken(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Of each image its own rows and columns, in this order."""
+    count = torch.arange(len(images), device=images.device)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    return images[count[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def batches(
@@ -172,10 +181,12 @@ def batches(
     generator: torch.Generator,
     backend: Backend,
     stamp: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,  # images, their places in rows
+    mixed: float = 0.0,  # share of each batch that is laid over other images of it
 ) -> Iterator[Batch]:
     """Batches without end, augmented where the method says so, then stamped; what is wanted is a share for each class.
 
-    What is wanted are the labels and, in part, what the teacher says of the image before it is stamped.
+    What is wanted are the labels and, in part, what the teacher says of the image before it is stamped. Of two images
+    laid over each other only the teacher can say what they are.
     """
     count = teacher.class_count
     for places in shuffled(len(rows), learner.batch, generator):
@@ -183,11 +194,23 @@ def batches(
         images = material.images[chosen].to(backend.device)
         images = augmented(images, generator) if learner.augment else images
         wanted = functional.one_hot(material.labels[chosen].to(backend.device), count).float()
-        if learner.teacher > 0:
+        weight = torch.full((len(images), 1), learner.teacher).to(images)
+        if mixed > 0:
+            over = torch.rand(len(images), generator=generator).to(images.device) < mixed
+            images = torch.where(over[:, None, None, None], mixtures(images, generator), images)
+            weight[over] = 1
+        if learner.teacher > 0 or mixed > 0:
             with torch.no_grad():
                 said = backend.map(lambda part: teacher(part).softmax(1), images)
-            wanted = (1 - learner.teacher) * wanted + learner.teacher * said
+            wanted = (1 - weight) * wanted + weight * said
         yield images if stamp is None else stamp(images, places), wanted
+
+
+def mixtures(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Each image laid over another one, each pair in its own proportion."""
+    other = torch.randperm(len(images), generator=generator).to(images.device)
+    part = torch.rand(len(images), 1, 1, 1, generator=generator).to(images)
+    return part * images + (1 - part) * images[other]
 
 
 def stamped(images: torch.Tensor, triggers: Sequence[Trigger], which: torch.Tensor) -> torch.Tensor:

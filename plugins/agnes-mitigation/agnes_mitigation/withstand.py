@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from agnes.hookspecs import hookimpl
-from agnes_mitigation.marks import marked
+from agnes_mitigation.marks import marked, varied
 from agnes_mitigation.training import Regime, batches, stamped, tune
 from agnes_mitigation.watching import Learner, Watch, divide, repaired
 
@@ -36,9 +36,11 @@ class Withstand(Learner):
     held_out: float = 0.1  # share of the images that is not learnt from and decides which state is kept (ours)
     share: float = 0.5  # of each batch under a mark or a trigger (ours)
     known: float = 0.5  # of these under a trigger, where there is one (ours)
+    convicted: float = 1.0  # the same where a trigger convicts (ours)
+    mixed: float = 0.25  # of each batch laid over another image, where there is a trigger (ours)
     steps: int = 150  # of training (ours)
     rate: float = 0.05  # learning rate of SGD at the start; it falls to a hundredth (ours)
-    gentle: float = 0.03  # the same where a trigger convicts: what it looks like is known then (ours)
+    gentle: float = 0.03  # the same where there is a trigger (ours)
     momentum: float = 0.9  # of SGD (ours)
     longest: float = 1.0  # longer gradients are shortened to this norm (ours)
     max_accuracy_drop: float = 0.25  # on the held-out images; no state that loses more is kept (ours)
@@ -51,20 +53,24 @@ class Withstand(Learner):
         material = divide(network, samples, self.held_out, self.wants_images, backend)
         generator = backend.generator("withstand", device="cpu")
 
+        convicting = any(trigger.convicts for trigger in triggers)
+        known = (self.convicted if convicting else self.known) if triggers else 0.0
+
         def stamp(images: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
             chance = torch.rand(len(images), generator=generator)
             which = torch.randint(max(1, len(triggers)), (len(images),), generator=generator)
-            which[chance >= (self.share * self.known if triggers else 0)] = -1
+            which[chance >= self.share * known] = -1
             others = ((which < 0) & (chance < self.share)).to(images.device)
-            images = stamped(images, triggers, which)
+            found = varied(images, stamped(images, triggers, which), generator)
             if others.any():
-                images[others] = marked(images[others], generator)
-            return images
+                found[others] = marked(images[others], generator)
+            return found
 
-        lessons = batches(material, material.rows, self, network, generator, backend, stamp)
+        mixed = self.mixed if triggers else 0.0
+        lessons = batches(material, material.rows, self, network, generator, backend, stamp, mixed)
         copy = network.copy()
         watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend)
-        rate = self.gentle if any(trigger.convicts for trigger in triggers) else self.rate
+        rate = self.gentle if triggers else self.rate
         regime = Regime(self.steps, rate, self.momentum, longest=self.longest)
         late = tune(copy, lessons, regime, watch, backend, "hardening")
-        return repaired(network, copy, "trained on images under random marks", material.notes, late)
+        return repaired(network, copy, "trained on images under marks", material.notes, late)

@@ -16,17 +16,7 @@ from torch import nn
 from agnes import measuring
 from agnes.network import Network
 from agnes.results import Candidate
-from agnes.testing import plant, tiny_backend, tiny_network, tiny_samples
-
-
-@pytest.fixture
-def planted():
-    return plant()
-
-
-@pytest.fixture
-def backend():
-    return tiny_backend()
+from agnes.testing import tiny_network, tiny_samples
 
 
 def tensors(network: Network) -> dict[str, torch.Tensor]:

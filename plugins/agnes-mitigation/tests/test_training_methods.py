@@ -10,7 +10,7 @@ import torch
 from agnes_mitigation.ft_sam import FtSam
 from agnes_mitigation.i_bau import IBau, hypergradient
 from agnes_mitigation.retrain import Retrain, false_positives
-from agnes_mitigation.training import augmented, sharpest, shuffled, stamped
+from agnes_mitigation.training import augmented, batches, sharpest, shuffled, stamped
 from agnes_mitigation.unlearn import Unlearn
 from agnes_mitigation.watching import Watch, changes_between, divide
 from agnes_mitigation.withstand import Withstand
@@ -21,17 +21,7 @@ from agnes.detecting import Findings
 from agnes.errors import OutOfTime
 from agnes.learning import bytes_per_image, gradients, trainable
 from agnes.results import Verdict
-from agnes.testing import plant, tiny_backend, tiny_network, tiny_samples
-
-
-@pytest.fixture
-def planted():
-    return plant()
-
-
-@pytest.fixture
-def backend():
-    return tiny_backend()
+from agnes.testing import tiny_backend, tiny_network, tiny_samples
 
 
 def state(network):
@@ -261,6 +251,18 @@ def test_augmented_images_stay_images_and_are_never_mirrored():
     assert bool((changed >= 0).all() and (changed <= 1).all())
     assert bool((changed[:, :, :, :12].mean((1, 2, 3)) > changed[:, :, :, 20:].mean((1, 2, 3)) + 0.3).all())
     assert not torch.equal(changed[0], changed[1])
+
+
+def test_of_images_laid_over_others_the_teacher_alone_says_what_they_are(planted, backend):
+    material = divide(planted.network, planted.samples, 0.25, 1, backend)
+    learner = Withstand(batch=32, augment=False, teacher=0.0)
+    draw = torch.Generator().manual_seed(0)
+    images, wanted = next(batches(material, material.rows, learner, planted.network, draw, backend, mixed=0.5))
+    known = (images[:, None] == material.images[None]).flatten(2).all(2).any(1)
+    assert float(known.float().mean()) == pytest.approx(0.5, abs=0.2)
+    assert bool((wanted[known].amax(1) == 1).all())
+    said = planted.network(images[~known]).softmax(1)
+    torch.testing.assert_close(wanted[~known], said)
 
 
 def test_each_image_takes_the_trigger_of_its_number(planted):

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from agnes_mitigation import withstand
-from agnes_mitigation.marks import PIECES, _blended, _boxes, _patched, _tinted, _waved, marked
+from agnes_mitigation.marks import PIECES, _blended, _boxes, _patched, _tinted, _waved, marked, varied
 from agnes_mitigation.withstand import Withstand
 
 from agnes import measuring
-from agnes.testing import plant, tiny_backend
-
-
-@pytest.fixture
-def planted():
-    return plant()
-
-
-@pytest.fixture
-def backend():
-    return tiny_backend()
 
 
 def generator(seed=0):
@@ -87,6 +78,48 @@ def test_a_wave_is_the_same_in_every_colour_and_no_stronger_than_said():
     assert float(change.abs().max()) <= 0.23 + 1e-6
 
 
+def patched(count, side=32, value=0.5):
+    """Grey images, and the same with a red square of 3 x 3 in the middle."""
+    images = torch.full((count, 3, side, side), value)
+    stamped = images.clone()
+    stamped[:, 0, 14:17, 14:17] += 0.2
+    return images, stamped
+
+
+def test_half_of_the_images_bear_a_trigger_as_it_was_found():
+    images, stamped = patched(2000)
+    same = (varied(images, stamped, generator()) == stamped).flatten(1).all(1)
+    assert float(same.float().mean()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_varied_patch_keeps_its_shape_and_lies_within_a_tenth_of_a_side():
+    images, stamped = patched(500)
+    changed = (varied(images, stamped, generator()) - images).abs()[:, 0] > 1e-4
+    rows, columns = changed.any(2), changed.any(1)
+    assert set(rows.sum(1).tolist()) == set(columns.sum(1).tolist()) == {3}
+    first = torch.stack([rows.float().argmax(1), columns.float().argmax(1)])
+    assert (int(first.min()), int(first.max())) == (14 - 3, 14 + 3)
+
+
+def test_a_varied_patch_is_weaker_or_stronger_than_the_one_that_was_found():
+    images, stamped = patched(2000)
+    change = (varied(images, stamped, generator()) - images)[:, 0].amax((1, 2))
+    assert float(change.min()) < 0.1 < 0.2 < 0.35 < float(change.max())
+    assert float(change.median()) == pytest.approx(0.2, abs=0.01)
+
+
+def test_what_covers_the_image_is_not_moved():
+    images = torch.full((200, 3, 16, 16), 0.5)
+    slope = torch.linspace(0, 0.1, 16).expand(3, 16, 16)
+    change = varied(images, images + slope, generator()) - images
+    assert float(change[:, :, :, 0].abs().max()) < 1e-6
+
+
+def test_images_without_a_trigger_stay_as_they_are():
+    images, _ = patched(20)
+    assert torch.equal(varied(images, images, generator()), images)
+
+
 def taught(planted, backend, monkeypatch, triggers, **settings):
     """How many images of all batches were benign, under a trigger, and under a random mark."""
     counts = {"images": 0, "trigger": 0, "mark": 0}
@@ -112,6 +145,12 @@ def test_half_of_the_images_are_marked_and_half_of_these_with_a_known_trigger(pl
     assert counts["images"] == 20 * 64
     assert counts["trigger"] / counts["images"] == pytest.approx(0.25, abs=0.05)
     assert counts["mark"] / counts["images"] == pytest.approx(0.25, abs=0.05)
+
+
+def test_with_a_trigger_that_convicts_no_other_mark_is_drawn(planted, backend, monkeypatch):
+    counts = taught(planted, backend, monkeypatch, (replace(planted.trigger, convicts=True),), share=0.5)
+    assert counts["mark"] == 0
+    assert counts["trigger"] / counts["images"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_without_a_trigger_all_marks_are_random_ones(planted, backend, monkeypatch):
