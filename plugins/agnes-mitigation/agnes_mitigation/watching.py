@@ -75,7 +75,7 @@ class Watch:
     """Keeps the best state of a network in training.
 
     Best is: not more accuracy lost on the held-out images than allowed (or one image, where they are few), then the
-    least success left to the triggers, then the most training.
+    least success left to the triggers, where one image is as good as none, then the most training.
     """
 
     def __init__(
@@ -92,7 +92,8 @@ class Watch:
         self.lost = 0.0
         self.step = 0
         self._held_out, self._triggers, self._backend = held_out, triggers, backend
-        self._allowed = max(max_drop, 1.5 / len(held_out))
+        self._one = 1.5 / len(held_out)  # a share that one image makes, and two do not
+        self._allowed = max(max_drop, self._one)
         self._before = accuracy_before
         self._best: tuple[bool, float, int] | None = None
         self._state: dict[str, torch.Tensor] = {}
@@ -104,7 +105,7 @@ class Watch:
         self._before = accuracy if self._before is None else self._before
         success = attack_success(self.network, self._triggers, self._held_out, self._backend)
         lost = self._before - accuracy
-        merit = (lost > self._allowed, success, -step)
+        merit = (lost > self._allowed, max(success, self._one), -step)
         if self._best is None or merit < self._best:
             self._best, self.success, self.lost, self.step = merit, success, lost, step
             self._state = {name: value.clone() for name, value in self.network.module.state_dict().items()}

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from agnes_mitigation import watching
 from agnes_mitigation.ft_sam import FtSam
 from agnes_mitigation.i_bau import IBau, hypergradient
 from agnes_mitigation.retrain import Retrain, false_positives
@@ -185,6 +186,16 @@ def test_a_watch_prefers_accuracy_kept_then_success_gone_then_training(planted, 
     watch.put_best()
     assert (watch.step, watch.success, watch.lost) == (2, 0.0, 0.0)
     assert not copy.module.first.weight[5].any()
+
+
+@pytest.mark.parametrize(("left", "kept"), [(1, 3), (2, 2)])
+def test_a_watch_takes_one_misled_image_for_none_and_keeps_the_later_state(planted, backend, monkeypatch, left, kept):
+    successes = iter([1.0, 0.5, 0.0, left / len(planted.samples)])
+    monkeypatch.setattr(watching, "attack_success", lambda *_: next(successes))
+    watch = Watch(planted.network.copy(), planted.samples, (planted.trigger,), 0.02, backend)
+    for step in range(4):
+        watch.look(step)
+    assert watch.step == kept
 
 
 def test_images_are_split_by_class_and_few_are_noted(planted, backend):
