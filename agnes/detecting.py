@@ -36,7 +36,7 @@ def detect(stages: Stages, network: Network) -> Findings:
     area = network.input_shape[1] * network.input_shape[2]
     triggers = against_null(stages.invert(network, candidates), area)
     evidence = stages.diagnose(network)
-    triggers += tuple(replace(e.trigger, method=e.method) for e in evidence if e.trigger is not None)
+    triggers += tuple(_of_evidence(e.trigger, e.method) for e in evidence if e.trigger is not None)
     benign = on_benign(stages, network)
     verdict = judging.judge(network, triggers, evidence, stages.runs, benign=benign)
     triggers = judging.marked(network, triggers, verdict)
@@ -47,6 +47,11 @@ def detect(stages: Stages, network: Network) -> Findings:
     verdict = replace(verdict, backdoors=judging.backdoors(triggers))
     stages.finished("judging", (verdict,))
     return Findings(representatives, candidates, triggers, evidence, verdict, benign)
+
+
+def _of_evidence(trigger: Trigger, method: str) -> Trigger:
+    """What a diagnosis tried on all classes; no candidate pointed to its class."""
+    return replace(trigger, method=method, purpose="scan" if trigger.layer is None else trigger.purpose)
 
 
 def on_benign(stages: Stages, network: Network) -> Benign:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,18 +25,19 @@ if TYPE_CHECKING:
     from agnes.network import Network
 
 _MAX_BYTES = 256 * 2**20  # of a report
-_OF_TRIGGER = (
-    "asr",
-    "held_out",
-    "source",
-    "purpose",
-    "layer",
-    "channel",
-    "method",
-    "anomaly_index",
-    "convicts",
-    "reach",
-)
+_OF_TRIGGER = {
+    "asr": (int, float),
+    "held_out": int,
+    "source": (int, NoneType),
+    "purpose": str,
+    "layer": (str, NoneType),
+    "channel": (int, NoneType),
+    "method": str,
+    "anomaly_index": (int, float, NoneType),
+    "convicts": bool,
+    "reach": (int, float, NoneType),
+    "null_share": (int, float, NoneType),
+}
 _OF_RUN = ("name", "stage", "distribution", "version", "settings", "status", "reason", "seconds", "chosen")
 
 
@@ -110,9 +113,19 @@ class Earlier:
         blank = torch.full((1, *network.input_shape), 0.5)
         if trigger.apply(blank).shape != blank.shape or not 0 <= trigger.target < network.class_count:
             raise Refused(f"{printable(name)} is no trigger for this network")
-        return replace(
-            trigger, **{field: described[field] for field in _OF_TRIGGER}, null_share=described.get("null_share")
-        )
+        return replace(trigger, **{field: _fact({"null_share": None, **described}, field) for field in _OF_TRIGGER})
+
+
+def _fact(described: Mapping[str, Any], field: str) -> Any:
+    """What a report says of a trigger; words are shown and become parts of file names."""
+    value = described[field]
+    if not isinstance(value, _OF_TRIGGER[field]):
+        raise TypeError(f"'{field}' is of type {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"'{field}' is no number")
+    if isinstance(value, str) and value != printable(value, 100 if field == "method" else 10_000):
+        raise ValueError(f"'{field}' is no name")
+    return value
 
 
 def _told(folder: Path, make: Any) -> Any:

@@ -71,15 +71,14 @@ def judge(
     convicting = [w for w in weighed if w.convicts]
     weighing = (calibration or shipped()).of(found, runs)
     if weighing is not None:
-        return _calibrated(network, found, weighing, convicting, failed, misread)
+        beside = [e for e in evidence if e.exceeds and f"{e.method}: {e.name}" not in weighing.clean]
+        return _calibrated(network, found, weighing, convicting, beside, failed, misread)
     if convicting:
         return _backdoored(network, convicting, evidence, misread)
     probability = max((w.probability for w in weighed), default=None)
     exceeding = [e for e in evidence if e.exceeds]
     doubts = failed + misread
-    doubts += [
-        f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}, and no trigger was found" for e in exceeding
-    ]
+    doubts += [f"{_exceeding(e)}, and no trigger was found" for e in exceeding]
     convictable = [run for run in runs if run.stage in ("inversion", "diagnosis") and run.status == "ok"]
     if not convictable:
         skipped = [f"{run.name} was skipped: {run.reason}" for run in runs if run.status == "skipped"]
@@ -97,12 +96,14 @@ def _calibrated(
     found: Sequence[Trait],
     weighing: Weighing,
     convicting: Sequence[Weighed],
+    beside: Sequence[Evidence],  # above its threshold, and nothing that the calibration knows
     failed: Sequence[str],
     misread: Sequence[str],
 ) -> Verdict:
     """The verdict by a calibration; where that is in doubt, a convicting trigger to the class it points to decides."""
     probability, order = weighing.probability(found), weighing.ordered(found)
     reasons = [_said(network, trait, weighing.above(trait)) for trait in order]
+    reasons += [f"{_exceeding(e)}; the calibration does not know it" for e in beside]
     strong = [trait for trait in order if weighing.at(weighing.above(trait)) >= weighing.threshold]
     agreeing = [w for w in convicting if w.trigger.target == order[0].target] if probability >= weighing.doubt else []
     if strong or agreeing:
@@ -134,19 +135,19 @@ def _said(network: Network, trait: Trait, above: float) -> str:
 
 def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> tuple[Trigger, ...]:
     """The triggers with what the judge thinks of each, the most unusual first."""
-    bounds = Bounds()
-    weighed = weigh(network, triggers)
-    if not verdict.calibrated:
-        return tuple(replace(w.trigger, anomaly_index=w.index, convicts=w.convicts) for w in weighed)
-    told = [
-        replace(
-            w.trigger,
-            anomaly_index=w.index if math.isfinite(w.index) else None,
-            convicts=w.trigger.target in verdict.targets and w.trigger.asr >= bounds.asr,
-        )
-        for w in weighed
-    ]
-    return tuple(sorted(told, key=lambda trigger: not trigger.convicts))
+    bounds, weighed = Bounds(), weigh(network, triggers)
+    led_to: dict[str, set[int]] = {}
+    for trigger in triggers:
+        led_to.setdefault(trigger.method, set()).add(trigger.target)
+
+    def told(w: Weighed) -> Trigger:
+        compared = math.isfinite(w.index) and len(led_to[w.trigger.method]) > 1  # one class alone is like itself
+        convicts = w.convicts
+        if verdict.calibrated:
+            convicts = w.trigger.target in verdict.targets and w.trigger.asr >= bounds.asr
+        return replace(w.trigger, anomaly_index=w.index if compared else None, convicts=convicts)
+
+    return tuple(sorted(map(told, weighed), key=lambda trigger: not trigger.convicts))
 
 
 def backdoors(triggers: Sequence[Trigger]) -> int:
@@ -222,11 +223,15 @@ def _backdoored(
     network: Network, convicting: Sequence[Weighed], evidence: Sequence[Evidence], misread: Sequence[str]
 ) -> Verdict:
     reasons = [_described(network, w) for w in convicting]
-    reasons += [f"{e.method}: {e.name} is {e.score:.3g}, above {e.threshold:.3g}" for e in evidence if e.exceeds]
+    reasons += [_exceeding(e) for e in evidence if e.exceeds]
     reasons += misread
     targets = tuple(dict.fromkeys(w.trigger.target for w in convicting))
     best = convicting[0]
     return Verdict("backdoored", best.probability, targets[0], network.class_names[targets[0]], tuple(reasons), targets)
+
+
+def _exceeding(evidence: Evidence) -> str:
+    return f"{evidence.method}: {evidence.name} is {evidence.score:.3g}, above {evidence.threshold:.3g}"
 
 
 def _misread(benign: Benign, bounds: Bounds) -> list[str]:

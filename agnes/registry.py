@@ -60,9 +60,10 @@ class Registry:
         environment = os.environ.get("AGNES_BLOCK", "").replace(",", " ").split()
         installed, block = tuple(installed_plugins()), tuple(block)
         known = {name for plugin in installed for name in (plugin.name, plugin.distribution)}
-        for name in block:
-            if _normal(name) not in map(_normal, known):
-                raise UsageError(f"there is no plugin or distribution '{name}' to block{suggestion(name, known)}")
+        for names, purpose in ((block, "to block"), (environment, "to block, as AGNES_BLOCK says")):
+            for name in names:
+                if _normal(name) not in map(_normal, known):
+                    raise UsageError(f"there is no plugin or distribution '{name}' {purpose}{suggestion(name, known)}")
         return cls(installed, (*block, *environment))
 
     def _is_blocked(self, plugin: Plugin) -> bool:

@@ -252,6 +252,8 @@ def _check(chosen: Chosen, item: Any, network: Network) -> None:
         numbers = [item.asr, item.l1]
     elif isinstance(item, Evidence):
         numbers = [item.score, item.threshold]
+        if item.trigger is not None:
+            _check(chosen, item.trigger, network)
     elif isinstance(item, Candidate):
         numbers = [item.score]
         layers = {layer.name: layer.channels for layer in network.layers}

@@ -115,6 +115,18 @@ def test_in_doubt_a_convicting_trigger_to_the_same_class_decides_and_one_to_anot
     assert any(reason.startswith("search: a trigger of size 2.0") for reason in found.reasons) == (score < 2)
 
 
+@pytest.mark.parametrize(("score", "status"), [(0.0, "clean"), (1.45, "inconclusive"), (2.0, "backdoored")])
+def test_a_score_above_its_threshold_that_the_calibration_does_not_know_is_told_of_and_does_not_count(
+    network, score, status
+):
+    unknown = [Evidence("margin", 5.0, 1.3, method="other"), Evidence("margin", 1.0, 1.3, method="quiet")]
+    found = judging.judge(network, [], [evidence(score), *unknown], [ran()], calibration=CALIBRATION)
+    alone = judged(network, score)
+    assert (found.status, found.probability, found.target) == (status, alone.probability, alone.target)
+    told = [reason for reason in found.reasons if reason not in alone.reasons]
+    assert told == ["other: margin is 5, above 1.3; the calibration does not know it"]
+
+
 def test_other_settings_than_those_of_the_calibration_are_not_weighed(network):
     found = judged(network, 2.0, runs=[ran(depth=4)])
     assert found.calibrated is False

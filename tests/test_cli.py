@@ -297,3 +297,11 @@ def test_output_that_cannot_be_written_is_told_in_one_line():
 def test_a_name_to_block_that_nobody_has_is_refused():
     done = cli.invoke(["plugins", "--block", "no-such-plugin"])
     assert done == 4
+
+
+@pytest.mark.parametrize("arguments", [["plugins"], ["no-command-of-ours"]])
+def test_a_wrong_name_in_the_environment_is_told_by_every_command(arguments, monkeypatch, capsys):
+    monkeypatch.setenv("AGNES_BLOCK", "no-such-plugin")
+    assert cli.invoke(arguments) == 4
+    assert "'no-such-plugin' to block, as AGNES_BLOCK says" in capsys.readouterr().err
+    assert cli.invoke(["--help"]) == 0

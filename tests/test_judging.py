@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from agnes import judging
+from agnes.detecting import _of_evidence
 from agnes.results import AdditiveTrigger, Benign, Evidence, MethodRun, TriggerOutcome, Verdict
 
 
@@ -194,7 +195,7 @@ def test_too_few_classes_of_one_method_are_not_made_up_for_by_another(network):
     assert verdict(network, few + many, runs=[ran("few"), ran("many")]).status == "inconclusive"
 
 
-# Random neurons (append to tests/test_judging.py)
+# Random neurons
 
 
 def of_neuron(found, share, purpose="candidate"):
@@ -215,3 +216,20 @@ def test_a_trigger_that_random_neurons_match_does_not_convict(network, share, pu
     found = verdict(network, [*others, of_neuron(small, share, purpose)])
     assert found.status == status
     assert (f"do as well in {share or 0:.0%} of cases" in " ".join(found.reasons)) == (share is not None)
+
+
+# What is told of each trigger
+
+
+def test_a_trigger_that_is_compared_with_no_other_class_has_no_anomaly_index(network):
+    triggers = [*with_one(1), trigger(3, 5, method="alone"), trigger(3, 9, method="alone")]
+    for calibrated in (True, False):
+        found = judging.marked(network, triggers, Verdict("backdoored", 0.9, 7, targets=(7,), calibrated=calibrated))
+        assert {t.method: t.anomaly_index is None for t in found} == {"m": False, "alone": True}
+        assert [t.target for t in found if t.convicts] == [7]
+
+
+def test_a_trigger_of_a_diagnosis_was_tried_on_all_classes_unless_it_comes_from_a_neuron():
+    assert _of_evidence(trigger(3, 5, method=""), "score").purpose == "scan"
+    pointed = dataclasses.replace(trigger(3, 5), layer="first", channel=1)
+    assert (_of_evidence(pointed, "score").purpose, _of_evidence(pointed, "score").method) == ("candidate", "score")

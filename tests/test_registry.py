@@ -173,6 +173,13 @@ def test_a_name_to_block_that_nobody_has_is_refused_with_the_nearest(site):
         Registry.discover(["good-y"])
 
 
+def test_a_name_in_the_environment_that_nobody_has_is_refused_and_says_where_it_stands(site, monkeypatch):
+    distribution(site, "agnes-two", {"diagnosis": {"good-x": "m:A"}})
+    monkeypatch.setenv("AGNES_BLOCK", "agnes-two good-y")
+    with pytest.raises(UsageError, match="'good-y' to block, as AGNES_BLOCK says; did you mean 'good-x'"):
+        Registry.discover()
+
+
 @pytest.mark.parametrize("words", ["bad-x,agnes-other", "bad-x agnes-other", " bad-x ,, agnes-other "])
 def test_the_environment_blocks_as_well(site, monkeypatch, words):
     distribution(site, "agnes-two", {"diagnosis": {"good-x": "m:A", "bad-x": "m:B"}})

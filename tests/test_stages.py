@@ -13,7 +13,7 @@ from agnes.backend import Backend
 from agnes.errors import AgnesError, OutOfTime
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
-from agnes.results import Candidate, Evidence, Noted, Representatives
+from agnes.results import AdditiveTrigger, Candidate, Evidence, Noted, Representatives
 from agnes.samples import Samples
 from agnes.stages import Stages
 
@@ -210,9 +210,30 @@ class Scores(Method):
         return Evidence("score", self.score, 1.0, target=self.target)
 
 
+@dataclass(frozen=True)
+class Wears(Method):
+    """With a trigger for a class or for images of its own."""
+
+    target: int = 0
+    side: int = 8
+
+    @hookimpl
+    def diagnose(self):
+        delta = torch.zeros(3, self.side, self.side)
+        return Evidence(
+            "score", 0.0, 1.0, trigger=AdditiveTrigger(target=self.target, asr=1.0, held_out=3, delta=delta)
+        )
+
+
 @pytest.mark.parametrize(
     ("method", "reason"),
-    [(Scores(float("nan")), "not finite"), (Scores(float("inf")), "not finite"), (Scores(0.0, 99), "class 99 of 8")],
+    [
+        (Scores(float("nan")), "not finite"),
+        (Scores(float("inf")), "not finite"),
+        (Scores(0.0, 99), "class 99 of 8"),
+        (Wears(target=99), "class 99 of 8"),
+        (Wears(side=2), "size"),
+    ],
 )
 def test_a_result_that_nobody_could_use_is_the_methods_failure(network, method, reason):
     made = stages(network, method)

@@ -26,7 +26,8 @@ class Commands(TyperGroup):
         return TyperCommand(cmd_name, help=f"A command of {plugin.distribution}.")  # enough for a list
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        plugin = _installed().get(args[0]) if args and args[0] not in self.commands else None
+        ours = not args or args[0] in self.commands
+        plugin = None if ours else _of(Registry.discover()).get(args[0])  # what is wrong there is told here
         if plugin is None:
             return super().resolve_command(ctx, args)
         command: Any = typer.main.get_command(plugin.load())
@@ -36,6 +37,10 @@ class Commands(TyperGroup):
 
 def _installed() -> dict[str, Plugin]:
     try:
-        return {plugin.name: plugin for plugin in Registry.discover().of_stage("command")}
-    except UsageError:  # two plugins of one name: told by the command, which knows of --block
+        return _of(Registry.discover())
+    except UsageError:  # told by the command, which knows of --block
         return {}
+
+
+def _of(registry: Registry) -> dict[str, Plugin]:
+    return {plugin.name: plugin for plugin in registry.of_stage("command")}

@@ -66,19 +66,26 @@ def _feature(archive: Archive) -> FeatureTrigger:
         raise Refused(f"{archive.source}: 'window' is not an odd number up to {_LARGEST_WINDOW}")
     if mix.ndim != 2 or mix.shape[0] not in (1, 3) or mix.shape[1] != 4 * mix.shape[0] + 1:
         raise Refused(f"{archive.source}: 'mix' of shape {mix.shape} mixes no image's colours")
-    if mix.dtype.kind != "f" or not np.isfinite(mix).all():
+    if mix.dtype.kind != "f" or not np.isfinite(mix := _single(mix)).all():
         raise Refused(f"{archive.source}: 'mix' holds what is no number")
-    if changed.ndim != 2 or changed.dtype.kind != "f" or not changed.size or not np.isfinite(changed).all():
+    plain = changed.ndim == 2 and changed.dtype.kind == "f" and bool(changed.size)
+    if not plain or not np.isfinite(changed := _single(changed)).all():
         raise Refused(f"{archive.source}: 'changed' of shape {changed.shape} is no map of an image")
     check_total(1, (int(mix.shape[0]), *changed.shape), archive.source)
     return FeatureTrigger(
         target=_target(archive),
         asr=0.0,
         held_out=0,
-        mix=torch.from_numpy(mix.astype(np.float32)),
+        mix=torch.from_numpy(mix),
         window=int(window),
-        changed=torch.from_numpy(changed.astype(np.float32)),
+        changed=torch.from_numpy(changed),
     )
+
+
+def _single(stored: np.ndarray) -> np.ndarray:
+    """As float32; what is too large for it becomes infinite."""
+    with np.errstate(over="ignore"):
+        return stored.astype(np.float32)
 
 
 def _numbers(archive: Archive, name: str, least: float) -> torch.Tensor:
@@ -87,7 +94,7 @@ def _numbers(archive: Archive, name: str, least: float) -> torch.Tensor:
     if stored.ndim != 3 or stored.dtype.kind != "f" or not stored.size:
         raise Refused(f"{archive.source}: '{name}' is {stored.dtype} of shape {stored.shape}, not an image of numbers")
     check_total(1, stored.shape, archive.source)
-    values = stored.astype(np.float32)
+    values = _single(stored)
     if not (np.isfinite(values).all() and values.min() >= least and values.max() <= 1):
         raise Refused(f"{archive.source}: '{name}' has numbers outside {least:g} to 1")
     return torch.from_numpy(values)

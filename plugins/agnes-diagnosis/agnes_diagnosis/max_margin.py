@@ -11,6 +11,7 @@ import torch
 from agnes.differentiating import Logits, logits_of, quick
 from agnes.errors import UsageError
 from agnes.hookspecs import hookimpl
+from agnes.margins import margin
 from agnes.method import Method
 from agnes.results import Evidence
 from agnes_diagnosis.gamma import Gamma
@@ -111,12 +112,6 @@ class MaxMargin(Method):
                 inputs.clamp_(0, 1)
         with torch.no_grad():
             return torch.maximum(best, margin(logits(inputs), targets).float())
-
-
-def margin(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """How far each row's target is above the largest other logit."""
-    own = logits.gather(1, targets[:, None])
-    return own[:, 0] - logits.scatter(1, targets[:, None], -math.inf).amax(1)
 
 
 def by_chance(margins: torch.Tensor) -> float:

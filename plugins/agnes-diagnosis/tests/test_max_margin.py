@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from agnes_diagnosis.gamma import Gamma
-from agnes_diagnosis.max_margin import MaxMargin, by_chance, margin
+from agnes_diagnosis.max_margin import MaxMargin, by_chance
 from torch import nn
 
 from agnes.backend import Backend
 from agnes.errors import OutOfTime, UsageError
+from agnes.margins import margin
 from agnes.network import Network
 from agnes.testing import DiagnosisChecks, tiny_network
 
@@ -28,11 +29,6 @@ def linear(weight, bias=None):
         layer.weight.copy_(torch.as_tensor(weight, dtype=torch.float32))
         layer.bias.copy_(torch.zeros(len(weight)) if bias is None else torch.as_tensor(bias))
     return Network.of(nn.Sequential(nn.Flatten(), layer), (1, 2, 2))
-
-
-def test_the_margin_is_the_target_less_the_largest_other():
-    logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 7.0]])
-    assert margin(logits, torch.tensor([0, 1])).tolist() == [1.0, -2.0]
 
 
 def test_the_largest_margins_of_a_linear_network_are_found_exactly():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -78,8 +78,7 @@ class NeuronInversion(Method):
     def invert(
         self, network: Network, samples: Samples, candidates: Sequence[Candidate], backend: Backend
     ) -> Sequence[Trigger]:
-        parts = divide(samples, network, self.share, self.test_images, backend)
-        parts = replace(parts, made_on=parts.made_on.subset(slice(_MADE_ON)))
+        parts = divide(samples, network, self.share, self.test_images, backend).at_most(_MADE_ON)
         images = parts.made_on.images
         arms = candidate_arms(network, candidates, self.candidates, self.neurons == "all", images, backend)
         null = random_arms(network, arms, self.null, images, backend)

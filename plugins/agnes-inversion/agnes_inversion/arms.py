@@ -10,6 +10,7 @@ import torch
 
 from agnes import measuring
 from agnes.errors import AgnesError
+from agnes.reading.parts import spread
 from agnes_inversion.varying import several
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class Parts:
     def in_views(self, count: int) -> Parts:
         """The images to make triggers on as often as it takes to have `count` of them; each time seen another way."""
         return replace(self, made_on=several(self.made_on, count)) if count else self
+
+    def at_most(self, count: int) -> Parts:
+        """No more than `count` images to make triggers on, the classes in turn."""
+        kept = spread(self.labels.cpu().numpy(), len(self.made_on), count)
+        return replace(self, made_on=self.made_on.subset(torch.from_numpy(kept)))
 
     @property
     def labels(self) -> torch.Tensor:

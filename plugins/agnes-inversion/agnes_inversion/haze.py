@@ -11,10 +11,10 @@ from agnes import measuring
 from agnes.differentiating import Logits, logits_of, quick
 from agnes.errors import UsageError
 from agnes.hookspecs import hookimpl
+from agnes.margins import benign_margin, every_margin, margin
 from agnes.method import Method
 from agnes.results import AdditiveTrigger, Evidence
 from agnes_inversion.arms import Parts, divide
-from agnes_inversion.margins import benign_margin, every_margin, margin
 from agnes_inversion.varying import several, varied
 
 if TYPE_CHECKING:

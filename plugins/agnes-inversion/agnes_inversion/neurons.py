@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agnes.network import Network
     from agnes.results import Candidate
 
-_AIMED_WITH = 32  # images
+_AIMED_WITH = 32  # images at most
 _EXCITED = 2.0  # times the largest value of the layer
 
 Neuron = tuple[str, int]  # layer and channel
@@ -24,7 +24,7 @@ Neuron = tuple[str, int]  # layer and channel
 
 def excited(network: Network, neurons: Sequence[Neuron], images: torch.Tensor, backend: Backend) -> list[torch.Tensor]:
     """For each neuron, how much each class's logit rises when its whole map is set far up; the mean over images."""
-    images = images[:_AIMED_WITH]
+    images = images[:: -(-len(images) // _AIMED_WITH)]  # of all classes: images lie class by class
     rises: dict[Neuron, torch.Tensor] = {}
     with torch.no_grad():
         for name in dict.fromkeys(name for name, _ in neurons):
@@ -49,7 +49,10 @@ def candidate_arms(
     backend: Backend,
 ) -> list[Arm]:
     """The best candidates, each alone or all of a class together; one without a class gets the one it raises most."""
-    best = list({(c.layer, c.channel): c for c in sorted(candidates, key=lambda c: c.score)}.values())[::-1][:count]
+    by_neuron: dict[Neuron, Candidate] = {}
+    for candidate in sorted(candidates, key=lambda c: -c.score):
+        by_neuron.setdefault((candidate.layer, candidate.channel), candidate)
+    best = list(by_neuron.values())[:count]
     aimless = [(c.layer, c.channel) for c in best if c.target is None]
     raised = dict(zip(aimless, excited(network, aimless, images, backend), strict=True))
     arms = [

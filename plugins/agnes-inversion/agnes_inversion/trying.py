@@ -18,9 +18,9 @@ from agnes import measuring
 from agnes.differentiating import Logits, logits_of, quick
 from agnes.errors import UsageError
 from agnes.hookspecs import hookimpl
+from agnes.margins import benign_margin, every_margin
 from agnes.method import Method
 from agnes.results import Evidence, Trigger
-from agnes_inversion.margins import benign_margin, every_margin
 
 if TYPE_CHECKING:
     from agnes.backend import Backend

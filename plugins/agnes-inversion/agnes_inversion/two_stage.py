@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
@@ -72,8 +72,7 @@ class TwoStage(Method):
     def invert(
         self, network: Network, samples: Samples, candidates: Sequence[Candidate], backend: Backend
     ) -> Sequence[Trigger]:
-        parts = divide(samples, network, self.share, self.test_images, backend)
-        parts = replace(parts, made_on=parts.made_on.subset(slice(_MADE_ON)))
+        parts = divide(samples, network, self.share, self.test_images, backend).at_most(_MADE_ON)
         run = _Run(self, network, quick(network), parts, backend)
         try:
             for layer, arms in self._by_layer(network, candidates, backend):

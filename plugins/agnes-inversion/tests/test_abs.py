@@ -9,6 +9,7 @@ import pytest
 import torch
 from agnes_inversion.abs import AbsFeature, AbsMask
 from agnes_inversion.neurons import candidate_arms, excited, random_arms
+from agnes_inversion.two_stage import TwoStage
 from planted_corner import backend
 from planted_tint import TARGET, Tinted, tint, tinted_samples
 from torch import nn
@@ -79,6 +80,30 @@ def test_neurons_of_a_class_are_excited_together():
     assert [(t.target, t.layer, t.channel) for t in found] == [(3, "first", 5), (1, "first", 2)]
 
 
+def test_a_neuron_that_several_methods_point_to_counts_once_and_by_its_best_score():
+    candidates = [candidate(5, 3, score=1.0), candidate(2, 1, score=2.0), candidate(5, 0, score=9.0)]
+    for count in (1, 2):
+        arms = candidate_arms(PLANTED.network, candidates, count, False, PLANTED.samples.images, backend())
+        assert [(arm.channel, arm.target) for arm in arms] == [(5, 0), (2, 1)][:count]
+
+
+@pytest.mark.parametrize("method", [AbsMask(share=0.5, null=0), TwoStage(share=0.5, null=0)])
+def test_of_many_images_triggers_are_made_on_some_of_every_class(method, monkeypatch):
+    """In a folder images lie class by class, and the first hundred are of a few classes."""
+    many, made_on = plant(each=60), []
+
+    def stop(parts):
+        made_on.extend(parts.made_on.labels.bincount().tolist())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agnes_inversion.abs.Hunt", lambda network, logits, parts, *rest: stop(parts))
+    monkeypatch.setattr("agnes_inversion.two_stage._Run", lambda method, network, fast, parts, backend: stop(parts))
+    class_by_class = many.samples.subset(many.samples.labels.argsort(stable=True))
+    with pytest.raises(KeyboardInterrupt):
+        method.invert(many.network, class_by_class, [TRUE], backend())
+    assert made_on == [17, 17, 17, 17, 16, 16]
+
+
 def test_a_candidate_without_a_class_gets_the_one_it_raises_most():
     images = PLANTED.samples.images
     (arm,) = candidate_arms(PLANTED.network, [candidate(PLANTED.channel, None)], 10, False, images, backend())
@@ -89,6 +114,21 @@ def test_a_candidate_without_a_class_gets_the_one_it_raises_most():
     value[:, 2] = 2 * state.value.max()
     expected = (PLANTED.network.after("second", state, value) - PLANTED.network(images)).mean(0)
     torch.testing.assert_close(rise, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_of_many_images_those_that_tell_what_a_neuron_raises_are_of_every_class(monkeypatch):
+    images = torch.arange(100.0).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
+    seen = []
+    monkeypatch.setattr(type(PLANTED.network), "until", lambda self, layer, images: seen.append(images) or stop())
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        excited(PLANTED.network, [("second", 2)], images, backend())
+    numbers = seen[0][:, 0, 0, 0].tolist()
+    assert len(numbers) <= 32
+    assert max(numbers) >= 96
 
 
 def test_random_neurons_are_none_of_the_candidates():

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from agnes_inversion.margins import benign_margin, every_margin, margin
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_corner import backend
+
+from agnes.margins import benign_margin, every_margin, margin
+from agnes.testing import tiny_backend
 
 
 def by_hand(row, target):
@@ -46,8 +47,8 @@ def test_the_logits_are_left_as_they_were():
 )
 def test_the_unit_is_the_median_of_images_that_are_taken_for_what_they_are(labels, expected):
     logits = torch.tensor([[1.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 1.0, 5.0], [1.0, 3.0, 0.0]])
-    assert benign_margin(lambda part: part, logits, torch.tensor(labels), backend()) == expected
+    assert benign_margin(lambda part: part, logits, torch.tensor(labels), tiny_backend()) == expected
 
 
 def test_a_network_that_knows_no_class_from_another_still_gives_a_unit_to_divide_by():
-    assert benign_margin(torch.zeros_like, torch.rand(4, 3), torch.arange(3).repeat(2)[:4], backend()) > 0
+    assert benign_margin(torch.zeros_like, torch.rand(4, 3), torch.arange(3).repeat(2)[:4], tiny_backend()) > 0
