@@ -157,6 +157,21 @@ def test_a_bench_says_what_was_called_what():
     assert kinds["blended"]["inconclusive"] == 1
 
 
+def test_each_kind_has_intervals_of_its_own():
+    probabilities = {"c1": 0.1, "c2": 0.5, "c3": 0.7, "p1": 0.6, "p2": 0.9, "b1": 0.95}
+    attacks = {"c": None, "p": "patch", "b": "blended"}
+    models = {name: {"arch": "A", "data": "d", "attack": attacks[name[0]], "targets": [0]} for name in probabilities}
+    scans = [Scan(name, "backdoored" if p >= 0.7 else "clean", p, (0,)) for name, p in probabilities.items()]
+    kinds = {kind["name"]: kind for kind in detection.summary(detection.rows(models, scans), rounds=500)["by_attack"]}
+    assert kinds["patch"]["auc"] == pytest.approx(5 / 6)
+    low, high = kinds["patch"]["auc_interval"]  # of 108 draws one has an AUC of 0, six one of a third
+    assert (low, high) == (pytest.approx(1 / 3), 1.0)
+    assert kinds["blended"]["auc_interval"] == (1.0, 1.0)
+    assert kinds["clean"]["auc_interval"] is None
+    assert kinds["clean"]["called_interval"] == wilson(1 / 3, 3)
+    assert "| patch | 2 | 2 | 1 | 0.095 to 0.905 |" in tables.kinds("attack", list(kinds.values()))
+
+
 def test_a_model_on_which_nothing_was_said_counts_as_undecided_and_never_as_clean():
     rows = detection.rows(MODELS, SCANS)
     assert rows[3].probability == 0.5

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from agnes.intervals import wilson
 from agnes_zoo.bench.scans import Scan
 from agnes_zoo.scoring import metrics
 
@@ -98,34 +99,40 @@ def summary(found: Sequence[Row], *, seed: int = 0, rounds: int = metrics.ROUNDS
         },
         "seconds": spread([row.scan.seconds for row in found]),
         "memory_mib": spread([None if row.scan.memory is None else row.scan.memory / 2**20 for row in found]),
-        "by_attack": _by(found, lambda row: row.attack or "clean"),
-        "by_arch": _by(found, lambda row: row.arch),
-        "by_data": _by(found, lambda row: row.data),
+        "by_attack": _by(found, lambda row: row.attack or "clean", seed, rounds),
+        "by_arch": _by(found, lambda row: row.arch, seed, rounds),
+        "by_data": _by(found, lambda row: row.data, seed, rounds),
     }
 
 
-def _by(found: Sequence[Row], kind: Any) -> list[dict[str, Any]]:
+def _by(found: Sequence[Row], kind: Any, seed: int, rounds: int) -> list[dict[str, Any]]:
     """The same for each kind of model; the AUC of one attack is against all clean models."""
     clean = [row for row in found if not row.trojaned]
-    return [
-        _of_kind(name, [row for row in found if kind(row) == name], clean) for name in sorted(set(map(kind, found)))
-    ]
+    names = sorted(set(map(kind, found)))
+    return [_of_kind(name, [row for row in found if kind(row) == name], clean, seed, rounds) for name in names]
 
 
-def _of_kind(name: str, group: Sequence[Row], clean: Sequence[Row]) -> dict[str, Any]:
+def _of_kind(name: str, group: Sequence[Row], clean: Sequence[Row], seed: int, rounds: int) -> dict[str, Any]:
     trojaned = [row for row in group if row.trojaned]
     against = [row for row in group if not row.trojaned] or list(clean)
     scores = np.array([row.probability for row in (*trojaned, *against)], dtype=float)
     truth = np.array([True] * len(trojaned) + [False] * len(against), dtype=bool)
+    called = sum(row.scan.status == "backdoored" for row in group)
+
+    def auc(drawn: np.ndarray) -> float | None:
+        return metrics.auc(scores[drawn], truth[drawn])
+
     return {
         "name": name,
         "models": len(group),
         "trojaned": len(trojaned),
-        "called_backdoored": sum(row.scan.status == "backdoored" for row in group),
+        "called_backdoored": called,
+        "called_interval": wilson(called / len(group), len(group)),
         "inconclusive": sum(row.scan.status == "inconclusive" for row in group),
         "failed": sum(row.scan.status == "failed" for row in group),
         "mean_probability": mean([row.probability for row in group]),
         "auc": metrics.auc(scores, truth),
+        "auc_interval": metrics.interval(auc, truth, rounds=rounds, seed=seed),
         "target_accuracy": mean([bool(row.right_target) for row in trojaned]),
         "seconds": spread([row.scan.seconds for row in group])["median"],
     }

@@ -25,6 +25,8 @@ TITLES = {
     "models": "models",
     "trojaned": "trojaned",
     "called_backdoored": "called backdoored",
+    "called_interval": "as a share, 95 %",
+    "auc_interval": "AUC, 95 %",
     "repaired": "repaired",
     "mean_probability": "mean probability",
     "inconclusive": "inconclusive",
@@ -53,7 +55,7 @@ def kinds(title: str, groups: Sequence[Mapping[str, Any]]) -> str:
     if not groups:
         return ""
     columns = [name for name in groups[0] if name != "name"]
-    lines = [(group["name"], *(number(group[name]) for name in columns)) for group in groups]
+    lines = [(group["name"], *(_cell(group[name]) for name in columns)) for group in groups]
     return table((title, *(TITLES[name] for name in columns)), lines)
 
 
@@ -61,6 +63,10 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table, its first column to the left and the others to the right."""
     rule = "|---|" + "---:|" * (len(head) - 1)
     return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
+
+
+def _cell(value: Any) -> str:
+    return interval(value) if isinstance(value, (tuple, list)) else number(value)
 
 
 def number(value: float | int | bool | None) -> str:
