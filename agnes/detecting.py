@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agnes import judging, measuring
 from agnes.inverting import lowered, unmarked
+from agnes.natural import against_own
 from agnes.nulls import against_null
 from agnes.results import Benign, Candidate, Evidence, Representatives, Trigger, Verdict
 
@@ -37,6 +38,7 @@ def detect(stages: Stages, network: Network) -> Findings:
     triggers = against_null(stages.invert(network, candidates), area)
     evidence = stages.diagnose(network)
     triggers += tuple(_of_evidence(e.trigger, e.method) for e in evidence if e.trigger is not None)
+    triggers = _against_own(stages, network, triggers)
     benign = on_benign(stages, network)
     verdict = judging.judge(network, triggers, evidence, stages.runs, benign=benign)
     triggers = judging.marked(network, triggers, verdict)
@@ -52,6 +54,17 @@ def detect(stages: Stages, network: Network) -> Findings:
 def _of_evidence(trigger: Trigger, method: str) -> Trigger:
     """What a diagnosis tried on all classes; no candidate pointed to its class."""
     return replace(trigger, method=method, purpose="scan" if trigger.layer is None else trigger.purpose)
+
+
+def _against_own(stages: Stages, network: Network, triggers: tuple[Trigger, ...]) -> tuple[Trigger, ...]:
+    """Those that would convict with what their class's own images do in their place; forward passes."""
+    if stages.samples.inverted:
+        return triggers  # made from the network: they show what it sees in a class
+    convicting = {id(w.trigger) for w in judging.weigh(network, triggers) if w.convicts}
+    suspects = [number for number, trigger in enumerate(triggers) if id(trigger) in convicting]
+    backend = replace(stages.backend, deadline=None)
+    with backend.computing():
+        return against_own(network, triggers, suspects, stages.samples, backend)
 
 
 def on_benign(stages: Stages, network: Network) -> Benign:

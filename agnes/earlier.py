@@ -37,7 +37,9 @@ _OF_TRIGGER = {
     "convicts": bool,
     "reach": (int, float, NoneType),
     "null_share": (int, float, NoneType),
+    "natural_share": (int, float, NoneType),
 }
+_LATER = ("null_share", "natural_share")  # which not every report has
 _OF_RUN = ("name", "stage", "distribution", "version", "settings", "status", "reason", "seconds", "chosen")
 
 
@@ -113,12 +115,15 @@ class Earlier:
         blank = torch.full((1, *network.input_shape), 0.5)
         if trigger.apply(blank).shape != blank.shape or not 0 <= trigger.target < network.class_count:
             raise Refused(f"{printable(name)} is no trigger for this network")
-        return replace(trigger, **{field: _fact({"null_share": None, **described}, field) for field in _OF_TRIGGER})
+        return replace(
+            trigger,
+            **{field: _fact(described, field) for field in _OF_TRIGGER},
+        )
 
 
 def _fact(described: Mapping[str, Any], field: str) -> Any:
     """What a report says of a trigger; words are shown and become parts of file names."""
-    value = described[field]
+    value = described.get(field) if field in _LATER else described[field]
     if not isinstance(value, _OF_TRIGGER[field]):
         raise TypeError(f"'{field}' is of type {type(value).__name__}")
     if isinstance(value, float) and not math.isfinite(value):

@@ -39,6 +39,7 @@ class Bounds:
     probability: float = 0.95  # ours: after correction for the number of classes compared
     doubt: float = 0.9  # ours: a trigger this unusual does not convict, and does not let the network pass either
     null: float = 0.05  # ours: share of random neurons' triggers that may do as well (of 100: ABS, section 5.1)
+    natural: float = 0.1  # ours: share of images that the class's own content moves; such a trigger is its feature
     compared: int = COMPARED  # ours: fewer classes than this give no spread to compare with
     accuracy: float = 0.5  # ours: a network that gets fewer of its benign images right is not seen as it was meant
     images: int = 10  # ours: fewer labelled images than this say nothing about accuracy
@@ -187,7 +188,8 @@ def weigh(network: Network, triggers: Sequence[Trigger], bounds: Bounds | None =
             probability = 1 - others.by_chance(size) if works and comparable else 0.0
             index = others.index(size)
             rare = not _of_random_neuron(trigger) and (trigger.null_share or 0.0) <= bounds.null
-            convicts = rare and index > bounds.index and probability >= bounds.probability
+            natural = (trigger.natural_share or 0.0) > bounds.natural
+            convicts = rare and not natural and index > bounds.index and probability >= bounds.probability
             weighed.append(Weighed(trigger, index, probability, convicts))
     return sorted(weighed, key=lambda w: (not w.convicts, -w.index, w.trigger.target))
 
@@ -203,7 +205,7 @@ def _described(network: Network, weighed: Weighed) -> str:
     return (
         f"{t.method}: a trigger of size {t.l1:.1f} sends {t.asr:.0%} of {t.held_out} unseen images to "
         f"{network.class_names[t.target]}; its size lies {weighed.index:.1f} deviations below that of other classes"
-        f"{_against_null(t)}"
+        f"{_against_null(t)}{_against_own(t)}"
     )
 
 
@@ -217,6 +219,13 @@ def _against_null(trigger: Trigger) -> str:
     if trigger.null_share is None:
         return ""
     return f"; triggers of random neurons do as well in {trigger.null_share:.0%} of cases"
+
+
+def _against_own(trigger: Trigger) -> str:
+    """What the class's own images say of a trigger, where they were put in its place."""
+    if trigger.natural_share is None:
+        return ""
+    return f"; the class's own content in its place moves {trigger.natural_share:.0%}"
 
 
 def _backdoored(

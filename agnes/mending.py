@@ -94,12 +94,13 @@ def _lost(repair: Repair) -> float:
 
 
 def _merit(repair: Repair, accuracy_drop: float) -> tuple[Any, ...]:
-    """What makes a repair better: no backdoor left, no trigger that works, accuracy kept, less success, less lost."""
+    """What makes a repair better: no backdoor, no trigger that works, accuracy kept, a clean re-scan, less lost."""
     if repair.rescan is None:  # never measured
         return (len(_RANKS),)
     success = max((o.after for o in repair.outcomes), default=0.0)
     kept = _lost(repair) <= accuracy_drop
-    return (_RANKS[repair.rescan.status], success >= _WORKS, not kept, round(success, 2), _lost(repair))
+    status = repair.rescan.status
+    return (status == "backdoored", success >= _WORKS, not kept, _RANKS[status], round(success, 2), _lost(repair))
 
 
 @dataclass

@@ -93,6 +93,7 @@ class Trigger:
     anomaly_index: float | None = None  # by the judge: robust deviations by which it is smaller than its like
     convicts: bool = False  # by the judge
     null_share: float | None = None  # of random neurons' triggers that do as well; None: not compared with any
+    natural_share: float | None = None  # of images that the class's own content moves there, put in its place
     reach: float | None = None  # share of the other classes of which it sends most images to the target; if it convicts
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:

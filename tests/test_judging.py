@@ -218,6 +218,18 @@ def test_a_trigger_that_random_neurons_match_does_not_convict(network, share, pu
     assert (f"do as well in {share or 0:.0%} of cases" in " ".join(found.reasons)) == (share is not None)
 
 
+# The class's own features
+
+
+@pytest.mark.parametrize(("share", "status"), [(None, "backdoored"), (0.1, "backdoored"), (0.11, "inconclusive")])
+def test_a_trigger_that_is_the_classs_own_feature_does_not_convict(network, share, status):
+    *others, small = with_one(1)
+    found = verdict(network, [*others, dataclasses.replace(small, natural_share=share)])
+    assert found.status == status
+    told = f"the class's own content in its place moves {share or 0:.0%}" in " ".join(found.reasons)
+    assert told == (share is not None)
+
+
 # What is told of each trigger
 
 

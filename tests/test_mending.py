@@ -106,6 +106,27 @@ def test_a_repair_that_changes_the_answers_does_not_hold_though_accuracy_is_not_
     assert mending._holds(replace(clean, agreement=0.99), 0.02)
 
 
+def test_of_repairs_without_a_backdoor_one_that_keeps_accuracy_comes_before_one_with_a_clean_re_scan():
+    def repair(name, lost, status, left=0.0):
+        outcome = results.TriggerOutcome(0, 1.0, left, 100, "m")
+        return Repair(
+            plant().network, (), (), name, 0.9, 0.9 - lost, 100, (outcome,), rescan=Verdict(status, None, reasons=())
+        )
+
+    wanted = [
+        repair("whole", 0.01, "clean"),
+        repair("kept, in doubt", 0.01, "inconclusive"),
+        repair("lossy", 0.1, "clean"),
+        repair("lossy, in doubt", 0.1, "inconclusive"),
+        repair("still works", 0.0, "clean", left=0.6),
+        repair("still there", 0.0, "backdoored"),
+        replace(repair("not measured", 0.0, "clean"), rescan=None),
+    ]
+    wanted.reverse()
+    found = sorted(wanted, key=lambda repair: mending._merit(repair, 0.02))
+    assert [repair.method for repair in found] == [repair.method for repair in reversed(wanted)]
+
+
 def test_the_terminal_says_on_what_accuracy_was_measured_and_how_sure_it_is(tmp_path):
     assert "on 8 images, which the repair has seen too" in told(run(tmp_path))
     text = told(run(tmp_path, test_data=labelled_file(tmp_path, "test.npz", 80)))

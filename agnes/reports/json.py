@@ -135,6 +135,7 @@ def _trigger(index: int, trigger: Trigger, written: bool) -> dict[str, Any]:
         "channel": trigger.channel,
         "anomaly_index": trigger.anomaly_index,
         "null_share": trigger.null_share,
+        "natural_share": trigger.natural_share,
         "convicts": trigger.convicts,
         "reach": trigger.reach,
         "files": {"picture": f"{stem}.png", "arrays": f"{stem}.npz"} if written else None,

@@ -140,5 +140,5 @@ def _told(number: int, misled: int, watch: Watch, known: Sequence[Trigger], foun
     scanned = "" if found is None else f"; a re-scan finds {counted(len(found), 'trigger')}"
     return (
         f"round {number}: {misled} misled images; kept step {watch.step}, accuracy on held-out images "
-        f"{-watch.lost:+.1%}; of the triggers {len(known)} still work{scanned}"
+        f"{0 - watch.lost:+.1%}; of the triggers {len(known)} still work{scanned}"
     )

@@ -15,6 +15,7 @@ from agnes.traits import Trait, traits
 if TYPE_CHECKING:
     from agnes.network import Network
 
+_LATER = {"null_share": None, "natural_share": None}  # of triggers, which not every report has
 _NEEDED = ("model", "data", "methods", "triggers", "evidence")  # by the judge
 
 
@@ -44,7 +45,7 @@ def judged(report: Mapping[str, Any]) -> Verdict | None:
 
 
 def _triggers(report: Mapping[str, Any]) -> list[Trigger]:
-    return cast(list[Trigger], [SimpleNamespace(**{"null_share": None, **said}) for said in report["triggers"]])
+    return cast(list[Trigger], [SimpleNamespace(**{**_LATER, **said}) for said in report["triggers"]])
 
 
 def _evidence(report: Mapping[str, Any]) -> list[Evidence]:
