@@ -101,7 +101,10 @@ def _calibrated(
     failed: Sequence[str],
     misread: Sequence[str],
 ) -> Verdict:
-    """The verdict by a calibration; where that is in doubt, a convicting trigger to the class it points to decides."""
+    """The verdict by a calibration; in doubt, a convicting trigger to the class it points to decides.
+
+    A convicting trigger that the calibration does not agree with leaves the verdict open.
+    """
     probability, order = weighing.probability(found), weighing.ordered(found)
     reasons = [_said(network, trait, weighing.above(trait)) for trait in order]
     reasons += [f"{_exceeding(e)}; the calibration does not know it" for e in beside]
@@ -114,7 +117,7 @@ def _calibrated(
         also = [_described(network, w) for w in agreeing]
         return Verdict("backdoored", probability, target, name, (*reasons, *also, *misread), targets, True)
     doubts = [*failed, *misread]
-    reasons += [f"{_described(network, w)}; by itself it would convict" for w in convicting[:1]]
+    doubts += [f"{_described(network, w)}; by itself it would convict" for w in convicting[:1]]
     if probability >= weighing.doubt:
         doubts.append(f"a probability of {probability:.2f} neither convicts nor acquits; from {weighing.doubt:.2f} on")
     if doubts:

@@ -101,7 +101,7 @@ def searched(small, method="search"):
     [
         (1.45, 0, "backdoored"),  # in doubt, and the search points to the same class
         (1.45, 5, "inconclusive"),  # to another one
-        (0.0, 0, "clean"),  # the calibration acquits, and says so of the search
+        (0.0, 0, "inconclusive"),  # the calibration acquits, and the search does not
         (2.0, 5, "backdoored"),  # the calibration needs no help
     ],
 )

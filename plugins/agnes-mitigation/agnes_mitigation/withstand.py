@@ -37,10 +37,10 @@ class Withstand(Learner):
     share: float = 0.5  # of each batch under a mark or a trigger (ours)
     known: float = 0.5  # of these under a trigger, where there is one (ours)
     convicted: float = 1.0  # the same where a trigger convicts (ours)
-    mixed: float = 0.25  # of each batch laid over another image, where there is a trigger (ours)
+    mixed: float = 0.25  # of each batch laid over another image, where a trigger convicts (ours)
     steps: int = 150  # of training (ours)
     rate: float = 0.05  # learning rate of SGD at the start; it falls to a hundredth (ours)
-    gentle: float = 0.03  # the same where there is a trigger (ours)
+    gentle: float = 0.03  # the same where a trigger convicts (ours)
     momentum: float = 0.9  # of SGD (ours)
     longest: float = 1.0  # longer gradients are shortened to this norm (ours)
     max_accuracy_drop: float = 0.25  # on the held-out images; no state that loses more is kept (ours)
@@ -66,11 +66,11 @@ class Withstand(Learner):
                 found[others] = marked(images[others], generator)
             return found
 
-        mixed = self.mixed if triggers else 0.0
+        mixed = self.mixed if convicting else 0.0
         lessons = batches(material, material.rows, self, network, generator, backend, stamp, mixed)
         copy = network.copy()
         watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend)
-        rate = self.gentle if triggers else self.rate
+        rate = self.gentle if convicting else self.rate
         regime = Regime(self.steps, rate, self.momentum, longest=self.longest)
         late = tune(copy, lessons, regime, watch, backend, "hardening")
         return repaired(network, copy, "trained on images under marks", material.notes, late)
