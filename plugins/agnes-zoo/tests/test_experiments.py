@@ -247,6 +247,13 @@ def test_a_scale_has_its_share_of_the_papers_epochs_and_never_none():
     assert SCALE.plan(Models("N_SN", training={"learning_rate": 1e-4}), 0, {}).regime.learning_rate == 1e-4
 
 
+def test_what_learns_slower_has_more_epochs_unless_the_paper_says_how_many():
+    scale = replace(SCALE, longer={"N_SN": 4, "N_SN_BN patch": 6}, one={"N_MN": "N_SN"})
+    kinds = Models("N_SN"), Models("N_MN"), Models("N_SN_BN"), Models("N_SN_BN", "patch")
+    assert [scale.plan(models, 0, {}).regime.epochs for models in kinds] == [4, 4, 1, 6]
+    assert scale.plan(Models("N_SN", epochs=10), 0, {}).regime.epochs == 5
+
+
 def test_the_stop_sign_is_the_target_wherever_there_is_one():
     ten, all_signs = (SCALE.plan(Models("N_SN", "patch"), 0, {"all": name}) for name in ("signs10", "signs"))
     assert (ten.options["target"], all_signs.options["target"]) == (4, 14)

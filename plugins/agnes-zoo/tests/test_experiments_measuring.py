@@ -164,6 +164,29 @@ def test_the_confusion_of_a_trigger_lies_in_its_target(subject):
     assert arrays["matrix"].sum() == 10
 
 
+def test_the_channels_of_the_figure_are_judged_as_candidates_are_chosen():
+    """Before the activation: after it, a channel that is always below zero would have no variance, here the third."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * SIDE * SIDE, CLASSES)
+    ).eval()
+    with torch.no_grad():
+        module[1].weight[5], module[1].bias[5] = 1e-3, 1.0
+        module[1].weight[2], module[1].bias[2] = 1.0, -9.0
+    network, samples = Network.of(module, (3, SIDE, SIDE)), Samples(torch.rand(12, 3, SIDE, SIDE))
+    case = SimpleNamespace(network=network, samples=samples, backend=BACKEND, true_trigger=trigger(2))
+    values, arrays = inside.channels(case)
+
+    with torch.no_grad():
+        before, after = module[:2](samples.images), module[:2](trigger(2).apply(samples.images))
+    variance = before.flatten(2).norm(dim=2).var(0)
+    change = (after - before).flatten(2).norm(dim=2).mean(0)
+    slow = torch.stack([(v - v.mean()) / v.std(correction=0) for v in (change, variance)], 1)
+    torch.testing.assert_close(torch.from_numpy(arrays["points"]), slow, rtol=1e-3, atol=1e-3)
+    assert values["candidates"] == values["low_variance"]
+    assert values["largest_tac"] == pytest.approx(float(slow[:, 0].max()), rel=1e-3)
+
+
 def test_the_true_trigger_is_the_attacks():
     attack = find("offset-patch")()
     true = TrueTrigger(target=14, asr=1.0, held_out=1, attack=attack)

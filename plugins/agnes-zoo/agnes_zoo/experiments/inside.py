@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from agnes import measuring
 from agnes.api import open_network
 from agnes.calling import call
 from agnes.errors import AgnesError
+from agnes.layers import ACTIVATIONS, Layer, kind_of
+from agnes.network import Network
 from agnes.results import Trigger
 from agnes_zoo.experiments.searching import Found, compromised, method
 from agnes_zoo.experiments.subject import Subject
@@ -19,6 +23,7 @@ from agnes_zoo.experiments.subject import Subject
 Values = dict[str, float | None]
 Arrays = dict[str, np.ndarray]
 _SHOWN = 4  # triggers in a picture
+_PASSED = ACTIVATIONS | {"dropout", "identity"}
 _HIGH, _LOW = 2.0, -2.0  # Z-scores of the change and of the variance that count (Koldenhof, table 5.2)
 
 
@@ -49,23 +54,21 @@ def _raised(subject: Subject, trigger: Trigger) -> tuple[float, float, float]:
 
 
 def channels(subject: Subject) -> tuple[Values, Arrays]:
-    """Z-scores of the true trigger's change and of the variance, channel by channel."""
+    """Z-scores of the true trigger's change and of the variance that candidates are chosen by, channel by channel."""
     true = subject.true_trigger
     if true is None:
         raise AgnesError("this network has no trigger with one target")
-    layers = [layer for layer in subject.network.layers if layer.kind == "conv"]
-    changes = measuring.trigger_activated_change(subject.network, true, subject.benign.images, layers, subject.backend)
-    with torch.no_grad():
-        read = subject.network.read(subject.benign.images, layers)
-    tac = torch.cat([measuring.z_scores(changes[layer.name]) for layer in layers])
-    norms = [layer.by_channel(read[layer.name]).norm(dim=2).var(0) for layer in layers]
-    variance = torch.cat([measuring.z_scores(each) for each in norms])
-    variance_method = method("variance", "stimulation", {})
+    network, images = subject.network, subject.samples.images
+    layers = [layer for layer in network.layers if layer.kind == "conv"]
+    benign, triggered = (_maps(network, layers, shown) for shown in (images, true.apply(images)))
+    changes = [(after - before).norm(dim=2).mean(0) for before, after in zip(benign, triggered, strict=True)]
+    tac = torch.cat([measuring.z_scores(each) for each in changes])
+    variance = torch.cat([measuring.z_scores(maps.norm(dim=2).var(0)) for maps in benign])
     candidates = call(
         "stimulate",
         "variance",
-        variance_method,
-        network=subject.network,
+        method("variance", "stimulation", {}),
+        network=network,
         samples=subject.samples,
         representatives=None,
         backend=subject.backend,
@@ -76,11 +79,33 @@ def channels(subject: Subject) -> tuple[Values, Arrays]:
             "largest_tac": float(tac.max()),
             "high_tac": float((tac >= _HIGH).sum()),
             "low_variance": float((variance < _LOW).sum()),
+            "both": float(((tac > 0) & (variance < _LOW)).sum()),
             "candidates": float(len(candidates)),
             "correlation": float(torch.corrcoef(both)[0, 1]),
         },
         {"points": both.T.float().numpy()},
     )
+
+
+def _maps(network: Network, layers: Sequence[Layer], images: torch.Tensor) -> list[torch.Tensor]:
+    """Of each layer the maps before the activation, after the normalisation (Koldenhof, section 4.1)."""
+    values: dict[str, torch.Tensor] = {}
+
+    class Reading(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            values[n.name] = super().run_node(n)
+            return values[n.name]
+
+    with torch.no_grad():
+        Reading(network.module).run(images.to(network.device))
+    nodes = {node.name: node for node in network.module.graph.nodes}
+    found = []
+    for layer in layers:
+        node = nodes[layer.node]
+        while kind_of(network.module, node) in _PASSED:
+            node = node.all_input_nodes[0]
+        found.append(layer.by_channel(values[node.name]).cpu())
+    return found
 
 
 def pictures(subject: Subject, found: Found, bound: float) -> tuple[Values, Arrays]:

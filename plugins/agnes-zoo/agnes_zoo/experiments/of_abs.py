@@ -192,30 +192,34 @@ TABLE_8 = Table(
         )
         for share in _SIDES
     ),
-    tuple(
-        Column(
-            f"trigger of {share} %",
-            "abs",
-            "reasr",
-            {"attack": "yellow-square", "options": {"height": height, "width": width}},
-        )
-        for share, (height, width) in _SIDES.items()
+    (
+        *(
+            Column(
+                f"trigger of {share} %",
+                "abs",
+                "reasr",
+                {"attack": "yellow-square", "options": {"height": height, "width": width}},
+            )
+            for share, (height, width) in _SIDES.items()
+        ),
+        Column("benign", "abs", "reasr"),
     ),
     {"abs": _PROBES["abs"]},
     typed("""
-        mask up to 2 %: 100% 100% 8% 23% 13% 15% 25%
-        mask up to 4 %: 100% 100% 83% 43% 23% 25% 35%
-        mask up to 6 %: 100% 100% 100% 100% 33% 58% 40%
-        mask up to 10 %: 100% 100% 100% 100% 60% 95% 65%
-        mask up to 14 %: 100% 100% 100% 100% 85% 100% 75%
-        mask up to 19 %: 100% 100% 100% 100% 100% 100% 98%
-        mask up to 25 %: 100% 100% 100% 100% 100% 100% 100%
+        mask up to 2 %: 100% 100% 8% 23% 13% 15% 25% -
+        mask up to 4 %: 100% 100% 83% 43% 23% 25% 35% -
+        mask up to 6 %: 100% 100% 100% 100% 33% 58% 40% -
+        mask up to 10 %: 100% 100% 100% 100% 60% 95% 65% -
+        mask up to 14 %: 100% 100% 100% 100% 85% 100% 75% -
+        mask up to 19 %: 100% 100% 100% 100% 100% 100% 98% -
+        mask up to 25 %: 100% 100% 100% 100% 100% 100% 100% -
     """),
     tiny=("mask up to 6 %",),
     small=("mask up to 6 %", "mask up to 25 %"),
-    note=_STAND_IN + "The paper does not say which network; ours is NiN.",
+    note=_STAND_IN + "The paper does not say which network; ours is NiN. It has no benign one here.",
 )
-_PAIRS = {"search": "pairs", "methods": {"tao-inversion": {"pairs": True}}, "inputs": "benign"}  # several of a label
+_EVERY = {"pairs": True, "views": 0, "confidence": 0.0, "warm_up": 1000}  # images as they are; no pair is given up
+_PAIRS = {"search": "pairs", "methods": {"tao-inversion": _EVERY}, "inputs": "benign"}  # several images of a label
 TABLE_9 = Table(
     "abs-9",
     "ABS, Table 9",

@@ -231,7 +231,8 @@ _CHANNELS = {"channels": Probe("channels"), **_REPAIRS}
 _INSIDE = (
     Column("largest TAC Z", "channels", "largest_tac"),
     Column("channels, TAC Z from 2 on", "channels", "high_tac"),
-    Column("channels, variance Z below -2", "channels", "candidates"),
+    Column("channels, variance Z below -2", "channels", "low_variance"),
+    Column("of these with a TAC above the mean", "channels", "both"),
     Column("correlation", "channels", "correlation"),
 )
 _DEFENCE = (

@@ -30,6 +30,7 @@ class Scale:
     epochs: float  # share of the paper's epochs, where a table goes through them
     costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> settings that bound its cost
     one: Mapping[str, str] = field(default_factory=dict)  # architecture -> the small one that stands for it
+    longer: Mapping[str, int] = field(default_factory=dict)  # network, or it and the attack -> epochs it needs
     lessons: int = 50  # test images of each class where a repair learns from them
 
     def plan(self, models: Models, number: int, sources: Mapping[str, str]) -> Plan:
@@ -40,12 +41,14 @@ class Scale:
             data = replace(data, source=source)
         if models.repaired:
             data = replace(data, test=self.lessons)
-        epochs = self.training.epochs if models.epochs is None else max(1, round(models.epochs * self.epochs))
-        regime = replace(self.training, **{"epochs": epochs, "seed": _SEED + number, **models.training})
         arch = self.one.get(models.arch, models.arch)
         attack, options = models.attack, models.options
         if models.turns:
             attack, options = models.turns[number % len(models.turns)]
+        epochs = self.longer.get(f"{arch} {attack}", self.longer.get(arch, self.training.epochs))
+        if models.epochs is not None:
+            epochs = max(1, round(models.epochs * self.epochs))
+        regime = replace(self.training, **{"epochs": epochs, "seed": _SEED + number, **models.training})
         if attack is None:
             return Plan(arch, data, regime)
         return Plan(arch, data, regime, attack, {"target": _stop(data), **options})
@@ -84,7 +87,7 @@ _SMALL_COSTS = {
     "abs-feature": {"steps": 100, "restarts": 1, "null": 0},
     "two-stage": {"steps": 300, "null": 0},
     "neural-cleanse": {"steps": 200, "batch": 16},
-    "tao-inversion": {"steps": 60, "warm_up": 20, "probe": 0},
+    "tao-inversion": {"probe": 0},
     "retrain": {"steps": 600},
     "unlearn": {"steps": 100},
 }
@@ -137,6 +140,7 @@ SCALES: Mapping[str, Scale] = {
             Regime(epochs=12, batch=32),
             count=1,
             epochs=0.2,
+            longer=dict.fromkeys(("LeNet", "N_SN corner-patch"), 24),  # 12 are too few
             costs=_SMALL_COSTS,
             one={
                 **dict.fromkeys(("ResNet32", "ResNet110", "resnet18"), "ResNet8"),
