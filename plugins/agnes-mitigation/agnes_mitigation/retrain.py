@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Rescan = Callable[["Network"], "Findings"]
 WANTED = 10  # images a class
+SLOWER = (1.0, 0.3, 0.1)  # times the rate: a round in which no step stays within delta is begun again
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,13 @@ class Retrain(Learner):
         copy, notes = network.copy(), list(material.notes)
         best, fewest, late = copy.copy(), (math.inf, 1.0), None
         for number in range(1, self.rounds + 1):
-            watch = Watch(copy, material.held_out, triggers, self.delta, backend, accuracy)
             try:
-                late, misled = self._round(network, copy, material, triggers, watch, generator, backend)
+                for slower in SLOWER:
+                    watch = Watch(copy, material.held_out, triggers, self.delta, backend, accuracy)
+                    rate = slower * self.rate
+                    late, misled = self._round(network, copy, material, triggers, watch, rate, generator, backend)
+                    if late or watch.step > 0:
+                        break
                 known = list(triggers) if late else self._still(copy, material, triggers, backend)
                 found = [] if late or rescan is None else [t for t in rescan(copy).triggers if t.convicts]
             except OutOfTime as error:
@@ -86,6 +91,7 @@ class Retrain(Learner):
         material: Material,
         triggers: Sequence[Trigger],
         watch: Watch,
+        rate: float,
         generator: torch.Generator,
         backend: Backend,
     ) -> tuple[OutOfTime | None, int]:
@@ -98,7 +104,7 @@ class Retrain(Learner):
             return stamped(images, triggers, which[places])
 
         lessons = batches(material, rows, self, network, generator, backend, stamp)
-        regime = Regime(self.steps, self.rate)
+        regime = Regime(self.steps, rate)
         return tune(copy, lessons, regime, watch, backend, "retraining"), len(misled)
 
     def _chosen(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from agnes_mitigation import watching
+from agnes_mitigation import retrain, watching
 from agnes_mitigation.ft_sam import FtSam
 from agnes_mitigation.i_bau import IBau, hypergradient
 from agnes_mitigation.retrain import Retrain, false_positives
@@ -77,6 +77,29 @@ def scanner(*answers):
         return Findings(triggers=tuple(found), verdict=Verdict("backdoored" if found else "clean", 0.5))
 
     return rescan, shown
+
+
+@pytest.mark.parametrize(
+    ("harmless", "tried"), [(3e-3, [3e-3]), (9e-4, [3e-3, 9e-4]), (3e-4, [3e-3, 9e-4, 3e-4]), (0.0, [3e-3, 9e-4, 3e-4])]
+)
+def test_retraining_is_begun_again_at_a_lower_rate_where_no_step_keeps_accuracy(
+    planted, backend, monkeypatch, harmless, tried
+):
+    rates = []
+
+    def trained(copy, lessons, regime, watch, backend, what):
+        rates.append(pytest.approx(regime.rate))
+        watch.look(0)
+        with torch.no_grad():
+            changed = copy.module.first.weight[5] if regime.rate <= harmless * 1.01 else copy.module.logits.weight
+            changed.zero_()
+        watch.look(1)
+        watch.put_best()
+
+    monkeypatch.setattr(retrain, "tune", trained)
+    repair = Retrain(rounds=1).mitigate(planted.network, planted.samples, (planted.trigger,), None, backend)
+    assert tried == rates
+    assert bool(repair.changes) == (harmless > 0)
 
 
 def test_retraining_goes_on_while_a_re_scan_finds_a_trigger(planted, backend):
