@@ -79,7 +79,7 @@ class TacPrune(Method):
 
 def _own(trigger: Trigger, changes: Mapping[str, torch.Tensor]) -> dict[Place, float]:
     """The channel that a trigger was reconstructed from, whatever its score (Koldenhof, algorithm 1)."""
-    if trigger.layer not in changes or trigger.channel is None:
+    if trigger.layer is None or trigger.channel is None or trigger.layer not in changes:
         return {}
     return {(trigger.layer, trigger.channel): float(z_scores(changes[trigger.layer])[trigger.channel])}
 

@@ -105,7 +105,15 @@ def test_what_was_scanned_is_not_scanned_again_unless_it_failed_or_settings_or_m
 
 
 def test_a_saved_scan_is_judged_by_the_calibration_of_today(zoo, monkeypatch, tmp_path):
-    evidence = {"method": "look", "name": "score", "score": 2.0, "by_class": [], "target": 3}
+    evidence = {
+        "method": "look",
+        "name": "score",
+        "score": 2.0,
+        "threshold": 9.0,
+        "exceeds": False,
+        "by_class": [],
+        "target": 3,
+    }
     report = {
         "model": {"input_shape": [3, 32, 32], "class_names": [f"class {number}" for number in range(10)]},
         "data": {"accuracy": 0.9, "accuracy_images": 100},
