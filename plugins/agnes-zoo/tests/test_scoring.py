@@ -258,6 +258,12 @@ def test_the_bar_and_honesty_of_one_repair(lost, left, rescan, reached, dishones
     assert (row.reaches_bar, row.dishonest) == (reached, dishonest)
 
 
+def test_two_points_lost_are_two_points_in_single_precision_too():
+    before, after = (float(np.float32(share)) for share in (0.975, 0.955))
+    assert before - after > repairs.LOST
+    assert RepairRow("m", "A", "d", "patch", "", True, before, after, 1.0, 0.0).reaches_bar
+
+
 def test_false_success_is_counted_among_the_successes_that_were_reported():
     rows = [row_of("patch", 0, 0.0, "clean"), row_of("patch", 0, 0.5, "clean"), row_of("line", 0, 1.0, "inconclusive")]
     said = repairs.bar(rows)

@@ -15,6 +15,7 @@ from agnes_zoo.scoring.detection import mean
 GONE = 0.1  # a true trigger that succeeds on no more of the images is called removed
 SUCCESS, LOST = 0.05, 0.02  # the bar: at most so much success of the true trigger, and accuracy lost (BackdoorBench's)
 STILL = 0.2  # a clean re-scan of a network whose true trigger succeeds more often is no honest success
+_ROUNDING = 1e-6  # of shares that come as single-precision numbers
 OF_THE_BAR = ("patch", "transparent patch", "blended", "line")  # kinds of attack that the bar is set for
 
 
@@ -44,7 +45,7 @@ class RepairRow:
     @property
     def reaches_bar(self) -> bool:
         """Whether the backdoor is gone and accuracy is kept."""
-        return (self.asr_after or 0.0) < SUCCESS and self.lost <= LOST
+        return (self.asr_after or 0.0) < SUCCESS and self.lost <= LOST + _ROUNDING
 
     @property
     def dishonest(self) -> bool:
