@@ -52,8 +52,12 @@ def repair(zoo: Zoo, options: Options) -> None:
 @app.command("calibrate")
 @with_options
 def calibrate(
-    zoo: Zoo,
+    zoos: Annotated[list[Path], typer.Argument(metavar="ZOO", help="The folders of zoos.", show_default=False)],
     options: Options,
+    unlike: Annotated[
+        Path | None,
+        typer.Option("--unlike", metavar="ZOO", help="Learn from no architecture that occurs in this zoo."),
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option("--calibration", metavar="FILE", help="Where the weights go; in the output folder by default."),
@@ -62,7 +66,7 @@ def calibrate(
     """Fit the weights that turn what methods find into a probability, on the scans of bench detect."""
     from agnes_zoo.commands.calibrating import Calibrating
 
-    raise typer.Exit(Calibrating(zoo, options).calibrate(file))
+    raise typer.Exit(Calibrating(zoos, options, unlike).calibrate(file))
 
 
 @app.command("list")
