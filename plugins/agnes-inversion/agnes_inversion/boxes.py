@@ -19,7 +19,8 @@ _STEPS = {2: 2, 3: 2, 5: 3, 8: 4, 12: 3}  # longer side of a box, in such pixels
 
 SQUARES = ((2, 2), (3, 3))
 SHAPES = (*SQUARES, (5, 5), (1, 12), (12, 1), (2, 12), (12, 2))
-LARGE = ((5, 5), (8, 8), (5, 12), (12, 5))
+LARGE = ((8, 8), (5, 12), (12, 5))  # 6 % of the image
+WIDE = ((5, 5), *LARGE)
 
 
 @dataclass(frozen=True)

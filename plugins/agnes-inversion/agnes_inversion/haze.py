@@ -53,7 +53,7 @@ class Haze(Method):
 
     @hookimpl
     def diagnose(self, network: Network, samples: Samples, backend: Backend) -> Evidence:
-        parts = divide(samples, network, self.share, len(samples), backend)
+        parts = divide(samples, network, self.share, len(samples.test or samples), backend)
         logits = logits_of(quick(network))
         unit = benign_margin(logits, parts.made_on.images, parts.labels, backend)
         patterns = self._climbed(network, logits, parts, backend)

@@ -13,7 +13,7 @@ from agnes.errors import UsageError
 from agnes.hookspecs import hookimpl
 from agnes.results import Evidence, MaskTrigger
 from agnes.traits import COMPARED
-from agnes_inversion.boxes import LARGE, SHAPES, boxes, resemblance, wearing
+from agnes_inversion.boxes import LARGE, SHAPES, WIDE, boxes, resemblance, wearing
 from agnes_inversion.trying import Family, Sight, Trying
 
 if TYPE_CHECKING:
@@ -75,11 +75,16 @@ class Stamps(Trying):
         known = measuring.with_labels(network, samples, backend)
         sight = Sight.of(network, known, backend)
         few = sight.few(self.images, "stamps images")
-        return [self._to_one(network, known, sight, few), self._to_every(network, sight, few)]
+        large = Boxes(network.input_shape, LARGE, self.natural)
+        return [
+            self._to_one(network, known, sight, few, self.family(network, known), self.what),
+            self._to_one(network, known, sight, few, large, f"large {self.what}"),
+            self._to_every(network, sight, few),
+        ]
 
     def _to_every(self, network: Network, sight: Sight, few: Sight) -> Evidence:
         """How many classes one box leads to, each from images of another."""
-        family = Boxes(network.input_shape, LARGE)
+        family = Boxes(network.input_shape, WIDE)
         first = few.under(family, range(len(family)), lambda margins: _reached(margins, few.labels)).clamp(min=0)
         promising = first.sum(1).topk(min(_LOOKED_AT, len(family))).indices.tolist()
         again = sight.under(family, promising, lambda margins: _reached(margins, sight.labels))

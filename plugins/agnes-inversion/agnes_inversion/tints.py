@@ -22,7 +22,7 @@ _SATURATION = (0.0, 0.4, 1.0, 1.6)
 _CONTRAST = (0.75, 1.0, 1.3)
 _BRIGHTNESS = (-0.1, 0.0, 0.1)
 _TINT = 0.12  # of full brightness, for each colour it adds or takes
-_SIZED = 16  # images at most that a filter's change is measured on
+_SIZED = 16  # images at most that a filter's change is measured on, of all classes alike
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Faint(Family):
     """Those filters that change images by no more than a bound, in the mean over pixels and colours."""
 
     def __init__(self, images: torch.Tensor, bound: float) -> None:
-        self.images = images = images[:_SIZED]
+        self.images = images = images[:: -(-len(images) // _SIZED)]
         every = filters(images.shape[1])
         mixes = torch.stack([each.mix() for each in every]).to(images)
         sizes = torch.stack([(_filtered(mix[None], images)[0] - images).abs().mean() for mix in mixes])

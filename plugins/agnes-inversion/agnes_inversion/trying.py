@@ -157,17 +157,18 @@ class Trying(Method):
         known = measuring.with_labels(network, samples, backend)
         sight = Sight.of(network, known, backend)
         few = sight.few(self.images, f"{type(self).__name__.lower()} images")
-        return [self._to_one(network, known, sight, few)]
+        return [self._to_one(network, known, sight, few, self.family(network, known), self.what)]
 
-    def _to_one(self, network: Network, known: Samples, sight: Sight, few: Sight) -> Evidence:
-        """How surely one change sends all images to one class."""
-        family = self.family(network, known)
+    def _to_one(
+        self, network: Network, known: Samples, sight: Sight, few: Sight, family: Family, what: str
+    ) -> Evidence:
+        """How surely one change of a family sends all images to one class."""
         score, best = self._searched(family, sight, few, family.natural(known, sight.classes))
         order = score.argsort(descending=True, stable=True).tolist()
         target, number = order[0], int(best[order[0]])
         trigger = measuring.tested(network, family.trigger(number, target), known, sight.backend)
         return Evidence(
-            name=f"{self.what} to one class",
+            name=f"{what} to one class",
             score=float(score[target]),
             threshold=self.sure,
             null=tuple(score[order[1:]].tolist()),

@@ -4,7 +4,19 @@ import itertools
 
 import pytest
 import torch
-from agnes_inversion.boxes import LARGE, SHAPES, SQUARES, Box, best_boxes, boxes, resemblance, scores, stamped, wearing
+from agnes_inversion.boxes import (
+    LARGE,
+    SHAPES,
+    SQUARES,
+    WIDE,
+    Box,
+    best_boxes,
+    boxes,
+    resemblance,
+    scores,
+    stamped,
+    wearing,
+)
 from agnes_inversion.tao import TaoInversion
 from planted_corner import CLASSES, SHAPE, TARGET, backend
 
@@ -57,7 +69,8 @@ def test_every_pixel_lies_under_a_box_of_each_size_but_thin_bars_and_those_are_a
 def test_there_are_as_many_boxes_as_the_card_says():
     assert len(boxes((3, 32, 32))) == len(boxes((3, 64, 64))) == 7840
     assert len(boxes((3, 32, 32), SQUARES)) == 4096
-    assert len(boxes((3, 32, 32), LARGE)) == 2472
+    assert len(boxes((3, 32, 32), LARGE)) == 1672
+    assert len(boxes((3, 32, 32), WIDE)) == 2472
 
 
 def test_boxes_grow_with_the_image_so_that_a_large_one_costs_no_more():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from agnes_inversion.arms import divide
@@ -147,6 +149,11 @@ def test_a_class_that_all_images_belong_to_scores_nothing():
     evidence = diagnosed("haze", known.subset(known.labels == 3))
     assert evidence.by_class[3] == 0
     assert evidence.target == TARGET
+
+
+def test_success_is_measured_on_all_of_a_test_part_however_few_images_are_scanned():
+    evidence = diagnosed("haze", replace(bands(each=2), test=bands(each=8)))
+    assert evidence.trigger.held_out == 8 * (CLASSES - 1)
 
 
 def test_one_image_is_too_few():

@@ -3,7 +3,7 @@
 import pytest
 import slow_trying
 import torch
-from agnes_inversion.boxes import LARGE, boxes
+from agnes_inversion.boxes import LARGE, SHAPES, WIDE, boxes
 from agnes_inversion.stamps import Boxes, Stamps
 from evidence_checks import EvidenceChecks
 from torch import nn
@@ -124,7 +124,7 @@ KNOWN = {ByPatch: with_patches, ByGrey: with_greys}
 
 
 def evidence(effect, known=None, **settings):
-    """To one class and to every class, of a planted network or of a kind of network."""
+    """To one class, by a large box, and to every class; of a planted network or of a kind of network."""
     module = Planted(effect) if isinstance(effect, str) else effect()
     known = known or KNOWN.get(effect, samples)()
     return Stamps(**settings).diagnose(Network.of(module, SHAPE), known, BACKEND)
@@ -140,7 +140,7 @@ def worn(box, images):
 
 
 def test_a_box_that_sends_all_images_to_a_class_is_found_with_its_place():
-    to_one, _ = evidence("one")
+    to_one = evidence("one")[0]
     assert (to_one.name, to_one.target, to_one.exceeds) == ("box to one class", 3, True)
     assert "of colour (1, 0, 0)" in to_one.note
     assert max(to_one.null) < 0 < to_one.score
@@ -176,7 +176,7 @@ def test_the_score_is_that_of_the_box_on_all_images_though_few_chose_it():
 
 
 def test_a_network_without_a_trigger_has_none_of_it():
-    assert [e.exceeds for e in evidence("none", samples(each=2))] == [False, False]
+    assert [e.exceeds for e in evidence("none", samples(each=2))] == [False, False, False]
 
 
 def test_a_patch_that_a_classes_own_images_show_accuses_nobody():
@@ -197,13 +197,14 @@ def test_a_backdoor_loses_next_to_nothing_by_what_other_colours_at_its_place_do(
     assert spared.score == pytest.approx(freely.score, rel=0.01)
 
 
+@pytest.mark.parametrize(("place", "shapes"), [(0, SHAPES), (1, LARGE)])
 @pytest.mark.parametrize(("effect", "spared"), [("one", 2.0), (ByGrey, 2.0), (ByPatch, 0.0)])
-def test_the_score_of_each_class_is_that_of_a_plain_loop(effect, spared):
+def test_the_score_of_each_class_is_that_of_a_plain_loop(effect, spared, place, shapes):
     module = Planted(effect) if isinstance(effect, str) else effect()
     network, known = Network.of(module, SHAPE), KNOWN.get(effect, samples)()
     known = known.subset(range(CLASSES))
-    to_one, _ = evidence(effect, known, images=CLASSES, natural=0.6, spared=spared)
-    tried = boxes(SHAPE)
+    to_one = evidence(effect, known, images=CLASSES, natural=0.6, spared=spared)[place]
+    tried = boxes(SHAPE, shapes)
     groups = [(box.row, box.column, box.height, box.width) for box in tried]
 
     def natural(number, label):
@@ -223,16 +224,45 @@ def test_the_score_of_each_class_is_that_of_a_plain_loop(effect, spared):
 
 
 def test_a_box_that_moves_every_class_on_is_loud_where_no_class_is_accused():
-    to_one, to_every = evidence("next", samples(each=2), images=10)
+    to_one, _, to_every = evidence("next", samples(each=2), images=10)
     assert (to_every.name, to_every.exceeds, to_every.target) == ("box to every class", True, None)
     assert "of colour (1, 0, 0)" in to_every.note
     assert to_every.score > 0.95
     assert to_one.exceeds is False
 
 
+class BySquare(nn.Module):
+    """Classes by the brightness of a row each; a red square of 8 x 8 pixels, nearly whole, sends images to 3."""
+
+    shape = (3, 32, 32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.square = nn.Conv2d(3, 1, 8)
+        with torch.no_grad():
+            self.square.weight.copy_(torch.tensor([20.0, -20.0, -20.0]).view(1, 3, 1, 1) / 64)
+            self.square.bias.fill_(-15.0)
+
+    def forward(self, images):
+        marked = torch.relu(self.square(images[:, :, 8:16, 20:28])).flatten(1)
+        return 10 * images[:, :, :CLASSES].mean((1, 3)) + 20 * marked * torch.eye(CLASSES)[3]
+
+
+def test_a_square_that_no_small_box_stands_for_is_found_as_a_large_one():
+    labels = torch.arange(CLASSES).repeat(2)
+    images = 0.25 + 0.1 * torch.rand(len(labels), *BySquare.shape, generator=torch.Generator().manual_seed(0))
+    images[torch.arange(len(labels)), :, labels] = 0.9
+    network = Network.of(BySquare(), BySquare.shape)
+    small, large, _ = Stamps(images=2).diagnose(network, Samples(images, labels, source="rows"), BACKEND)
+    assert small.exceeds is False
+    assert (large.name, large.target, large.exceeds) == ("large box to one class", 3, True)
+    assert "8x8 pixels of colour (1, 0, 0) at row 8, column 20" in large.note
+    assert (large.trigger.asr, large.trigger.pixels) == (1.0, 64)
+
+
 @pytest.mark.parametrize("effect", ["one", "none", ByPatch, ByGrey])
 def test_no_box_of_another_network_leads_to_every_class(effect):
-    assert evidence(effect, images=5)[1].score < 0.4
+    assert evidence(effect, images=5)[2].score < 0.4
 
 
 def reaching(network, known, box, unit):
@@ -250,9 +280,9 @@ def test_how_surely_classes_are_reached_is_that_of_a_plain_loop_over_boxes(effec
     monkeypatch.setattr("agnes_inversion.stamps._LOOKED_AT", 10**6)
     network, known = Network.of(Planted(effect), SHAPE), samples(each=2).subset(range(count))
     unit = slow_trying.unit_of(network, known)
-    found = {box: reaching(network, known, box, unit) for box in boxes(SHAPE, LARGE)}
+    found = {box: reaching(network, known, box, unit) for box in boxes(SHAPE, WIDE)}
     means = {str(box): sum(surely) / len(surely) for box, surely in found.items()}
-    to_every = evidence(effect, known, images=4)[1]
+    to_every = evidence(effect, known, images=4)[2]
     assert to_every.score == pytest.approx(max(means.values()), abs=1e-4)
     assert means[to_every.note.split("that wear ")[1]] == pytest.approx(to_every.score, abs=1e-4)
 
@@ -274,6 +304,6 @@ def test_a_setting_out_of_range_is_refused(name, value):
 def test_a_few_images_say_nothing_of_a_box_to_every_class():
     known = samples()
     for few in (1, 4):
-        to_every = evidence("next", known.subset(range(few)))[1]
+        to_every = evidence("next", known.subset(range(few)))[2]
         assert (to_every.name, to_every.score, to_every.exceeds) == ("box to every class", 0.0, False)
-    assert evidence("next", known)[1].score > 0
+    assert evidence("next", known)[2].score > 0

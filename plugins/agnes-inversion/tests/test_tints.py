@@ -144,11 +144,11 @@ def test_a_trigger_does_what_the_filter_does_and_says_how_much(channels):
         torch.testing.assert_close(trigger.change(), (changed - images).abs().amax(1).mean(0))
 
 
-@pytest.mark.parametrize("bound", [0.05, 0.1, 0.15])
+@pytest.mark.parametrize("bound", [0.05, 0.11, 0.15])
 def test_those_filters_are_tried_that_change_images_by_no_more_than_the_bound(bound):
-    images = bands().images
+    images = bands(each=8).images  # class by class
     family = Faint(images, bound)
-    expected = [which for which in filters(3) if size(which, images[:16]) <= bound]
+    expected = [which for which in filters(3) if size(which, images[:: -(-len(images) // 16)]) <= bound]
     assert family.filters == expected
     assert 0 < len(expected) < 899
 
