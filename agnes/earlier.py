@@ -115,10 +115,7 @@ class Earlier:
         blank = torch.full((1, *network.input_shape), 0.5)
         if trigger.apply(blank).shape != blank.shape or not 0 <= trigger.target < network.class_count:
             raise Refused(f"{printable(name)} is no trigger for this network")
-        return replace(
-            trigger,
-            **{field: _fact(described, field) for field in _OF_TRIGGER},
-        )
+        return replace(trigger, **{field: _fact(described, field) for field in _OF_TRIGGER})
 
 
 def _fact(described: Mapping[str, Any], field: str) -> Any:

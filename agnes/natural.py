@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,10 +23,10 @@ LARGEST = 0.25  # of the image: a larger place would hold what the class is know
 
 
 def against_own(
-    network: Network, triggers: Sequence[Trigger], suspects: Container[int], samples: Samples, backend: Backend
+    network: Network, triggers: Sequence[Trigger], suspects: Collection[int], samples: Samples, backend: Backend
 ) -> tuple[Trigger, ...]:
     """The triggers, those of the given numbers with the share of images that the class's own content moves there."""
-    if not any(number in suspects for number in range(len(triggers))):
+    if not suspects:
         return tuple(triggers)
     samples = measuring.with_labels(network, samples, backend)
     return tuple(

@@ -201,6 +201,23 @@ def test_every_plot_is_a_picture(asked, tmp_path, kind, name, array):
         assert Image.open(io.BytesIO(plotting.plot(each))).format == "PNG"
 
 
+def test_a_small_share_is_a_short_bar_and_the_largest_of_other_numbers_the_longest(asked, tmp_path):
+    outcome = running.run(TABLE, SCALE, tmp_path)
+
+    def lengths(*values):
+        figures = tuple(replace(outcome.figures[0], value=value, paper=None) for value in values)
+        with Image.open(io.BytesIO(plotting.plot(replace(outcome, figures=figures)))) as picture:
+            ours = (np.asarray(picture.convert("RGB")) == plotting._OURS).all(2)[60:]
+        return [int(row.sum()) for row in ours[4::22][: len(values)]]
+
+    share, whole = lengths(0.01, 1.0)
+    assert whole == pytest.approx(100 * share, rel=0.3)
+    (alone,) = lengths(0.5)
+    assert alone == pytest.approx(whole / 2, abs=2)
+    few, many = lengths(3.0, 60.0)
+    assert (many, few) == (whole, pytest.approx(whole / 20, abs=2))
+
+
 def test_rows_whose_names_begin_alike_have_panels_of_their_own(asked, tmp_path):
     outcome = running.run(replace(TABLE, plot="dots"), SCALE, tmp_path)
     points = {"points": np.zeros((4, 2), np.float32)}

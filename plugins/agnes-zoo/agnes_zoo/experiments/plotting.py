@@ -31,9 +31,9 @@ def plot(outcome: Outcome) -> bytes:
 
 
 def _bars(outcome: Outcome) -> Image.Image:
-    """For each figure a bar, ours over the paper's; each column to a length of its own."""
+    """For each figure a bar, ours over the paper's; each column on a scale of its own."""
     figures = [f for f in outcome.figures if f.value is not None or f.paper is not None]
-    longest = {f.column: _largest([g for g in figures if g.column == f.column]) for f in figures}
+    scale = {f.column: _scale([g for g in figures if g.column == f.column]) for f in figures}
     sheet, draw = _sheet(_LEFT + _WIDE + 120, _TOP + _ROW * max(len(figures), 1) + 30, _title(outcome))
     _text(draw, (_LEFT, 34), "ours", _OURS)
     _text(draw, (_LEFT + 50, 34), "the paper's", _PAPER)
@@ -42,16 +42,16 @@ def _bars(outcome: Outcome) -> Image.Image:
         _text(draw, (_LEFT - 10, top + _BAR // 2), f"{figure.row}: {figure.column}", anchor="rm")
         for value, colour, offset in ((figure.value, _OURS, 0), (figure.paper, _PAPER, _BAR // 2)):
             if value is not None:
-                length = max(1, round(_WIDE * abs(value) / longest[figure.column]))
+                length = max(1, round(_WIDE * abs(value) / scale[figure.column]))
                 draw.rectangle([_LEFT, top + offset, _LEFT + length, top + offset + _BAR // 2 - 1], fill=colour)
         values = [f"{v:.3g}" if v is not None else "-" for v in (figure.value, figure.paper)]
         _text(draw, (_LEFT + _WIDE + 10, top + _BAR // 2), " / ".join(values), anchor="lm")
     return sheet
 
 
-def _largest(figures: Sequence[Figure]) -> float:
-    values = [abs(v) for f in figures for v in (f.value, f.paper) if v is not None]
-    return max(values, default=1.0) or 1.0
+def _scale(figures: Sequence[Figure]) -> float:
+    """What fills the width: the largest value of a column, and no less than 1, so that a small share looks small."""
+    return max([1.0, *(abs(v) for f in figures for v in (f.value, f.paper) if v is not None)])
 
 
 def _dots(outcome: Outcome) -> Image.Image:
