@@ -28,6 +28,7 @@ _MAX_BYTES = 256 * 2**20  # of a report
 _OF_TRIGGER = {
     "asr": (int, float),
     "held_out": int,
+    "unseen": bool,
     "source": (int, NoneType),
     "purpose": str,
     "layer": (str, NoneType),
@@ -39,7 +40,7 @@ _OF_TRIGGER = {
     "null_share": (int, float, NoneType),
     "natural_share": (int, float, NoneType),
 }
-_LATER = ("null_share", "natural_share")  # which not every report has
+_LATER = ("null_share", "natural_share", "unseen")  # which not every report has
 _OF_RUN = ("name", "stage", "distribution", "version", "settings", "status", "reason", "seconds", "chosen")
 
 
@@ -115,12 +116,17 @@ class Earlier:
         blank = torch.full((1, *network.input_shape), 0.5)
         if trigger.apply(blank).shape != blank.shape or not 0 <= trigger.target < network.class_count:
             raise Refused(f"{printable(name)} is no trigger for this network")
-        return replace(trigger, **{field: _fact(described, field) for field in _OF_TRIGGER})
+        return replace(trigger, **{field: _fact(described, field) for field in _said(described)})
+
+
+def _said(described: Mapping[str, Any]) -> list[str]:
+    """What is to be read of a trigger."""
+    return [field for field in _OF_TRIGGER if field in described or field not in _LATER]
 
 
 def _fact(described: Mapping[str, Any], field: str) -> Any:
     """What a report says of a trigger; words are shown and become parts of file names."""
-    value = described.get(field) if field in _LATER else described[field]
+    value = described[field]
     if not isinstance(value, _OF_TRIGGER[field]):
         raise TypeError(f"'{field}' is of type {type(value).__name__}")
     if isinstance(value, float) and not math.isfinite(value):

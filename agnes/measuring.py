@@ -68,10 +68,12 @@ def reach(network: Network, trigger: Trigger, samples: Samples, backend: Backend
     return moved / len(classes) if classes else 0.0
 
 
-def tested(network: Network, trigger: Trigger, samples: Samples, backend: Backend) -> Trigger:
-    """The trigger with its success on these images."""
+def with_success(
+    network: Network, trigger: Trigger, samples: Samples, backend: Backend, *, unseen: bool = True
+) -> Trigger:
+    """The trigger with its success on the test part, or on these images; `unseen`: it was not chosen on the latter."""
     asr, count = attack_success(network, trigger, samples, backend)
-    return replace(trigger, asr=asr, held_out=count)
+    return replace(trigger, asr=asr, held_out=count, unseen=unseen or samples.test is not None)
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,9 @@ class Trigger:
     """How to turn a benign image into one that the network sends to the target. Subclasses say how."""
 
     target: int
-    asr: float  # share of the held-out images, not of the target class, that it sends to the target
+    asr: float  # share of images, not of the target class, that it sends to the target
     held_out: int  # how many images that share was counted on
+    unseen: bool = True  # whether it was made and chosen on none of these
     source: int | None = None  # only images of this class, where the backdoor is label-specific
     purpose: Literal["candidate", "scan", "null"] = "candidate"  # null: a class or neuron nothing pointed to
     layer: str | None = None  # the candidate it came from

@@ -50,6 +50,24 @@ def altered(folder, change):
     path.write_text(json.dumps(stored))
 
 
+def forget(*names):
+    def change(report):
+        for name in names[:-1]:
+            report = report[name]
+        del report[names[-1]]
+
+    return change
+
+
+def put(value, *names):
+    def change(report):
+        for name in names[:-1]:
+            report = report[name]
+        report[names[-1]] = value
+
+    return change
+
+
 def test_a_repair_from_a_run_is_the_repair_of_that_run(scanned, tmp_path):
     asked, first = scanned
     again = engine.run(
@@ -67,6 +85,14 @@ def test_a_repair_from_a_run_is_the_repair_of_that_run(scanned, tmp_path):
     assert (again.data["accuracy"], again.data["accuracy_images"]) == (first.data["accuracy"], 8)
     assert again.repair.exported == str(tmp_path / "clean.fake")
     assert (tmp_path / "clean.fake").exists()
+
+
+@pytest.mark.parametrize(("change", "unseen"), [(lambda report: None, False), (forget("triggers", 0, "unseen"), True)])
+def test_a_trigger_read_again_says_whether_its_success_is_of_images_it_was_chosen_on(scanned, tmp_path, change, unseen):
+    altered(tmp_path / "run", put(False, "triggers", 0, "unseen"))
+    altered(tmp_path / "run", change)  # a report may be older than the field
+    again = engine.run(replace(scanned[0], methods=(), output=None, findings=tmp_path / "run"))
+    assert unseen is again.triggers[0].unseen
 
 
 def test_the_scan_itself_is_not_done_again_and_its_methods_are_in_the_report(scanned, tmp_path):
@@ -107,24 +133,6 @@ def test_a_folder_without_a_run_is_told(house, tmp_path):
         engine.run(request(tmp_path, findings=tmp_path / "nowhere"))
 
 
-def forget(*names):
-    def change(report):
-        for name in names[:-1]:
-            report = report[name]
-        del report[names[-1]]
-
-    return change
-
-
-def put(value, *names):
-    def change(report):
-        for name in names[:-1]:
-            report = report[name]
-        report[names[-1]] = value
-
-    return change
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -140,6 +148,7 @@ def put(value, *names):
         put("high", "triggers", 0, "asr"),
         put(float("nan"), "triggers", 0, "asr"),
         put("yes", "triggers", 0, "convicts"),
+        put("yes", "triggers", 0, "unseen"),
         put([], "triggers", 0, "anomaly_index"),
         put("\x1b[2Jgone", "triggers", 0, "layer"),
         put("no such layer", "candidates", 0, "layer"),

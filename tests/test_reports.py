@@ -153,6 +153,18 @@ def test_the_summary_tells_verdict_trigger_and_repair(full):
         assert words in text
 
 
+def test_success_on_images_that_a_trigger_was_chosen_on_is_marked(full):
+    from dataclasses import replace
+
+    assert "chosen on" not in said(full)
+    first, *rest = full.triggers
+    chosen = replace(full, triggers=(replace(first, unseen=False), *rest))
+    assert f"{first.asr:.0%}*" in said(chosen)
+    assert "* on the images it was chosen on" in said(chosen)
+    assert pictures._caption(chosen.triggers[0], "two")[1].startswith(f"{first.asr:.0%} of {first.held_out} images it")
+    jsonschema.validate(as_json(chosen), SCHEMA)
+
+
 def test_markup_and_escapes_in_names_stay_text(full):
     from dataclasses import replace
 

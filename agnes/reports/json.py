@@ -129,6 +129,7 @@ def _trigger(index: int, trigger: Trigger, written: bool) -> dict[str, Any]:
         "source": trigger.source,
         "asr": trigger.asr,
         "held_out": trigger.held_out,
+        "unseen": trigger.unseen,
         "pixels": trigger.pixels,
         "l1": trigger.l1,
         "layer": trigger.layer,

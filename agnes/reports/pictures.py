@@ -72,9 +72,10 @@ def _tile(image: torch.Tensor) -> Image.Image:
 
 def _caption(trigger: Trigger, class_name: str) -> list[str]:
     convicts = "  CONVICTS" if trigger.convicts else ""
+    images = "images" if trigger.unseen else "images it was chosen on"
     return [
         f"to {trigger.target} {printable(class_name, 40)}{convicts}",
-        f"{trigger.asr:.0%} of {trigger.held_out} images, {trigger.pixels} pixels, size {trigger.l1:.1f}",
+        f"{trigger.asr:.0%} of {trigger.held_out} {images}, {trigger.pixels} pixels, size {trigger.l1:.1f}",
     ]
 
 

@@ -154,7 +154,7 @@ def _triggers(report: Report, to: Console) -> None:
         table.add_row(
             Text(f"{index:02d} {trigger.method}"),
             Text(_class(report, trigger.target)),
-            f"{trigger.asr:.0%}",
+            f"{trigger.asr:.0%}{'' if trigger.unseen else '*'}",
             str(trigger.pixels),
             f"{trigger.l1:.1f}",
             anomaly,
@@ -162,6 +162,8 @@ def _triggers(report: Report, to: Console) -> None:
             style="red" if trigger.convicts else "",
         )
     to.print(table)
+    if not all(trigger.unseen for _, trigger in numbered):
+        to.print(Text("* on the images it was chosen on; a test part in --data gives others"))
     if len(report.triggers) > _SHOWN:
         to.print(Text(f"and {len(report.triggers) - _SHOWN} less unusual"))
 

@@ -68,7 +68,7 @@ class Haze(Method):
             null=tuple(score[order[1:]].tolist()),
             by_class=tuple(score.tolist()),
             target=order[0],
-            trigger=measuring.tested(network, trigger, held_out, backend),
+            trigger=measuring.with_success(network, trigger, held_out, backend),
             note=f"mean margin of the class on other classes' images, under a pattern of up to {self.bound:g}",
         )
 

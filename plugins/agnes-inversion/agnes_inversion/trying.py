@@ -166,7 +166,7 @@ class Trying(Method):
         score, best = self._searched(family, sight, few, family.natural(known, sight.classes))
         order = score.argsort(descending=True, stable=True).tolist()
         target, number = order[0], int(best[order[0]])
-        trigger = measuring.tested(network, family.trigger(number, target), known, sight.backend)
+        trigger = measuring.with_success(network, family.trigger(number, target), known, sight.backend, unseen=False)
         return Evidence(
             name=f"{what} to one class",
             score=float(score[target]),

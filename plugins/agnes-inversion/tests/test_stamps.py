@@ -1,5 +1,7 @@
 """Promises of the stamps: scored as a plain loop would, loud where a box is the trigger, quiet elsewhere."""
 
+from dataclasses import replace
+
 import pytest
 import slow_trying
 import torch
@@ -156,6 +158,13 @@ def test_the_box_is_a_trigger_that_sends_all_images_there():
     assert trigger.pixels == int(trigger.mask.sum()) <= 2
     seen = trigger.apply(known.images)[:, :, trigger.mask[0] > 0]
     assert torch.equal(seen, torch.tensor([1.0, 0.0, 0.0])[:, None].expand_as(seen))
+
+
+def test_success_is_of_a_test_part_where_there_is_one_and_otherwise_of_images_the_box_was_chosen_on():
+    chosen = evidence("one", samples(each=2))[0].trigger
+    tested = evidence("one", replace(samples(each=2), test=samples(each=3)))[0].trigger
+    assert (chosen.held_out, chosen.unseen) == (8, False)
+    assert (tested.held_out, tested.unseen) == (12, True)
 
 
 def test_a_trigger_does_what_the_box_does():

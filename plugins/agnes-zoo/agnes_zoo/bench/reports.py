@@ -15,7 +15,7 @@ from agnes.traits import Trait, traits
 if TYPE_CHECKING:
     from agnes.network import Network
 
-_LATER = {"null_share": None, "natural_share": None}  # of triggers, which not every report has
+_LATER = {"null_share": None, "natural_share": None, "unseen": True}  # of triggers, which not every report has
 _NEEDED = ("model", "data", "methods", "triggers", "evidence")  # by the judge
 
 
