@@ -62,24 +62,31 @@ def test_no_two_models_and_no_images_share_a_seed():
         assert len(found.seeds) == sum(entry.attempts for entry in found.entries) + len(found.data)
 
 
-def test_calibration_shares_no_seed_and_no_model_with_test_and_has_other_architectures():
-    found = {name: recipes.read(name) for name in recipes.names()}
-    test, calibration = found["test"], found["calibration"]
-    assert test.seeds.isdisjoint(calibration.seeds)
-    assert test.seeds.isdisjoint(found["tiny"].seeds)
-    assert {e.plan.digest for e in test.entries}.isdisjoint({e.plan.digest for e in calibration.entries})
-    assert {e.plan.arch for e in calibration.entries} - {e.plan.arch for e in test.entries}
-    assert {e.plan.regime.batch for e in test.entries}.isdisjoint({e.plan.regime.batch for e in calibration.entries})
+@pytest.mark.parametrize("name", ["calibration", "calibration2", "tiny"])
+def test_calibration_shares_no_seed_and_no_model_with_test(name):
+    test, other = recipes.read("test"), recipes.read(name)
+    assert test.seeds.isdisjoint(other.seeds)
+    assert {e.plan.digest for e in test.entries}.isdisjoint({e.plan.digest for e in other.entries})
+
+
+def test_calibration_has_twenty_clean_and_twenty_trojaned_models_of_architectures_that_test_lacks():
+    known = {entry.plan.arch for entry in recipes.read("test").entries}
+    models = [e for name in ("calibration", "calibration2") for e in recipes.read(name).entries]
+    left = [entry.plan for entry in models if entry.plan.arch not in known]
+    assert sum(plan.attack is None for plan in left) >= 20
+    assert sum(plan.attack is not None for plan in left) >= 20
+    assert not known & {entry.plan.arch for entry in recipes.read("calibration2").entries}
 
 
 def test_calibration_shares_no_image_with_test_in_any_hand():
     drawn = {}
-    for name in ("test", "calibration", "tiny"):
+    for name in ("test", "calibration", "calibration2", "tiny"):
         found = [deal(replace(plan, train=86, held_out=2)) for plan in recipes.read(name).data.values()]
         hands = [hand for dealt in found for hand in (dealt.train, dealt.samples, dealt.test, dealt.held_out)]
         drawn[name] = {image.tobytes() for images, _ in hands for image in images}
     assert len(drawn["test"]) > 800
     assert drawn["test"].isdisjoint(drawn["calibration"])
+    assert drawn["test"].isdisjoint(drawn["calibration2"])
     assert drawn["test"].isdisjoint(drawn["tiny"])
 
 
