@@ -1,7 +1,8 @@
 """From what methods say to a probability, by comparison with networks of known truth (`agnes bench calibrate`).
 
-A backdoor shows to the method that looks for its kind, and to the others it looks like nothing. So what counts is the
-one finding that lies furthest above what clean networks show, and not the sum of all.
+A backdoor shows to the method that looks for its kind, and to the others it looks like nothing. So what counts is how
+far findings lie above what clean networks show, each squared, so that the furthest counts most; what lies below speaks
+for nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -17,21 +18,21 @@ from typing import Any
 from agnes.results import MethodRun
 from agnes.traits import Trait
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "3.0"
 
 
 @dataclass(frozen=True)
 class Weighing:
     """How the traits of some sources become a probability."""
 
-    clean: Mapping[str, tuple[float, float]]  # of each source: mean and spread over clean networks
+    clean: Mapping[str, tuple[float, float]]  # of each source: median and spread over clean networks
     intercept: float
     weight: float
     threshold: float  # a probability from it on convicts
     doubt: float  # a probability from it on does not acquit either
 
     def above(self, trait: Trait) -> float:
-        """How many spreads a trait lies above the mean of clean networks."""
+        """How many spreads a trait lies above the median of clean networks."""
         return deviations(trait.value, *self.clean[trait.source])
 
     def ordered(self, traits: Sequence[Trait]) -> list[Trait]:
@@ -39,12 +40,12 @@ class Weighing:
         return sorted((t for t in traits if t.source in self.clean), key=self.above, reverse=True)
 
     def probability(self, traits: Sequence[Trait]) -> float:
-        """That the network holds a backdoor, where half of all networks do; by the strongest of the traits."""
-        return self.at(max(self.above(trait) for trait in self.ordered(traits)))
+        """That the network holds a backdoor, where half of all networks do; by all of the traits."""
+        return logistic(self.intercept + self.weight * raised(map(self.above, self.ordered(traits))))
 
-    def at(self, above: float) -> float:
-        """The probability where the strongest trait lies so many spreads above the mean."""
-        return logistic(self.intercept + self.weight * lifted(above))
+    def alone(self, trait: Trait) -> float:
+        """The probability if all other traits were as clean networks' are."""
+        return self.probability([trait])
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,14 @@ def _differs(run: MethodRun, settings: Mapping[str, Any]) -> bool:
     return run.status == "ok" and json.loads(json.dumps(dict(run.settings))) != settings
 
 
-def deviations(value: float, mean: float, spread: float) -> float:
-    """How many spreads a value lies above a mean."""
-    return (value - mean) / spread
+def deviations(value: float, middle: float, spread: float) -> float:
+    """How many spreads a value lies above the middle."""
+    return (value - middle) / spread
 
 
-def lifted(above: float) -> float:
-    """The logarithm of one more than the spreads above the mean; what is below it speaks for nothing."""
-    return math.log1p(max(0.0, above))
+def raised(above: Iterable[float]) -> float:
+    """How far deviations lie above zero together, as a logarithm; those below it speak for nothing."""
+    return math.log1p(math.hypot(*(max(0.0, each) for each in above)))
 
 
 def logistic(odds: float) -> float:

@@ -1,9 +1,9 @@
 """From triggers and evidence to a verdict.
 
 A trigger that works does not convict by itself: clean networks have small triggers too (ABS, Fig. 16-17). Where the
-methods that ran are those of the calibration, the finding furthest above what clean networks show makes the probability
-of a backdoor. Where that is in doubt, a trigger of another method to the same class decides; one that points elsewhere
-leaves the verdict open. Where it acquits, such a trigger is told of and does not count: clean networks have them.
+methods that ran are those of the calibration, how far their findings lie above what clean networks show makes the
+probability of a backdoor. Where that is in doubt, a trigger of another method to the same class decides. Where a
+trigger would convict by itself and the calibration does not, the verdict is open: clean networks have such triggers.
 
 With other methods or settings a trigger convicts when it works on images it was not made on, is small, and is far
 smaller than what the same method found for other classes; the probability then is how rarely as many sizes drawn from
@@ -108,9 +108,9 @@ def _calibrated(
     probability, order = weighing.probability(found), weighing.ordered(found)
     reasons = [_said(network, trait, weighing.above(trait)) for trait in order]
     reasons += [f"{_exceeding(e)}; the calibration does not know it" for e in beside]
-    strong = [trait for trait in order if weighing.at(weighing.above(trait)) >= weighing.threshold]
+    strong = [trait for trait in order if weighing.alone(trait) >= weighing.threshold]
     agreeing = [w for w in convicting if w.trigger.target == order[0].target] if probability >= weighing.doubt else []
-    if strong or agreeing:
+    if probability >= weighing.threshold or agreeing:
         targets = tuple(dict.fromkeys(t.target for t in strong or order[:1] if t.target is not None))
         target = targets[0] if targets else None
         name = None if target is None else network.class_names[target]
@@ -134,7 +134,7 @@ def _said(network: Network, trait: Trait, above: float) -> str:
     """What one method says, beside clean networks."""
     where = "" if trait.target is None else f" for {network.class_names[trait.target]}"
     side = "above" if above >= 0 else "below"
-    return f"{trait.source}{where}: {trait.value:.2f}, {abs(above):.1f} deviations {side} the mean of clean networks"
+    return f"{trait.source}{where}: {trait.value:.2f}, {abs(above):.1f} deviations {side} the median of clean networks"
 
 
 def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> tuple[Trigger, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_TO_DEVIATIONS = 1.4826  # a normal distribution's standard deviation, in median absolute deviations
+TO_DEVIATIONS = 1.4826  # a normal distribution's standard deviation, in median absolute deviations
 _LEAST_SPREAD = 0.05  # logarithms of sizes this close count as equal
 _LOW_SHARE = 4  # a quarter of the numbers may be outliers
 
@@ -22,7 +22,7 @@ class Low:
         self.values = sorted(values)
         self.median = statistics.median(self.values)
         spread = statistics.median(abs(v - self.median) for v in self.values)
-        self.deviation = _TO_DEVIATIONS * max(spread, _LEAST_SPREAD)
+        self.deviation = TO_DEVIATIONS * max(spread, _LEAST_SPREAD)
 
     def index(self, value: float) -> float:
         """How many deviations it lies below the true median (Neural Cleanse's anomaly index, on the low side)."""
@@ -56,6 +56,6 @@ def null(count: int) -> tuple[list[float], list[float]]:
     draws = math.ceil(max(2_000, min(20_000, 2_000_000 / count)))
     values = np.sort(np.random.default_rng(0).standard_normal((draws, count)), axis=1)
     median = np.median(values, axis=1)
-    deviation = _TO_DEVIATIONS * np.median(np.abs(values - median[:, None]), axis=1)
+    deviation = TO_DEVIATIONS * np.median(np.abs(values - median[:, None]), axis=1)
     gaps = np.diff(values[:, : low_count(count) + 1], axis=1)
     return np.sort((median - values[:, 0]) / deviation).tolist(), np.sort(gaps.max(1) / deviation).tolist()

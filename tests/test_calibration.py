@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agnes import judging
-from agnes.calibration import Calibration, Weighing, deviations, lifted, parse, shipped
+from agnes.calibration import Calibration, Weighing, deviations, parse, raised, shipped
 from agnes.results import AdditiveTrigger, Benign, Evidence, MethodRun
 from agnes.traits import Trait
 
@@ -37,22 +37,24 @@ def judged(network, score, runs=None, **options):
     return judging.judge(network, [], [evidence(score)], runs, calibration=CALIBRATION, **options)
 
 
-def test_what_is_below_the_clean_mean_speaks_for_nothing():
-    assert lifted(deviations(0.0, mean=1.0, spread=0.5)) == 0
-    assert lifted(deviations(2.0, mean=1.0, spread=0.5)) == pytest.approx(math.log(3))
+def test_what_is_below_the_middle_of_clean_networks_speaks_for_nothing():
+    assert raised([deviations(0.0, middle=1.0, spread=0.5)]) == 0
+    assert raised([deviations(2.0, middle=1.0, spread=0.5)]) == pytest.approx(math.log(3))
+    assert raised([2.0, -5.0]) == raised([2.0])
+    assert raised([]) == 0
 
 
 def test_the_probability_is_the_logistic_of_the_weighed_deviations(network):
     found = judged(network, 2.0)
     assert found.probability == pytest.approx(1 / (1 + math.exp(2.0 - 3.0 * math.log(3))))
     assert (found.status, found.target, found.targets, found.calibrated) == ("backdoored", 0, (0,), True)
-    assert found.reasons[0] == "score: index for class 0: 2.00, 2.0 deviations above the mean of clean networks"
+    assert found.reasons[0] == "score: index for class 0: 2.00, 2.0 deviations above the median of clean networks"
 
 
-def test_the_strongest_finding_counts_and_not_how_many_there_are(network):
-    weak, strong = evidence(1.2), evidence(6.0, "other", target=2)
+def test_findings_count_together_by_the_root_of_their_squares(network):
+    weak, strong = evidence(1.2), evidence(6.0, "other", target=2)  # 0.4 and 3 deviations
     found = judging.judge(network, [], [weak, strong], [ran()], calibration=CALIBRATION)
-    assert found.probability == pytest.approx(1 / (1 + math.exp(2.0 - 3.0 * math.log(4))))
+    assert found.probability == pytest.approx(1 / (1 + math.exp(2.0 - 3.0 * math.log1p(math.sqrt(9.16)))))
     assert (found.target, found.targets) == (2, (2,))
     assert [reason.partition(" for ")[0] for reason in found.reasons] == [OTHER, SOURCE]
 
@@ -61,6 +63,13 @@ def test_all_findings_that_would_convict_alone_name_their_targets(network):
     both = [evidence(3.0), evidence(6.0, "other", target=2)]  # 4 and 3 deviations
     found = judging.judge(network, [], both, [ran()], calibration=CALIBRATION)
     assert found.targets == (0, 2)
+
+
+def test_findings_that_convict_together_alone_name_the_target_of_the_strongest(network):
+    both = [evidence(1.45), evidence(1.9, "other", target=2)]  # 0.9 and 0.95 deviations
+    found = judging.judge(network, [], both, [ran()], calibration=CALIBRATION)
+    assert all(BOTH.alone(Trait(e.method + ": " + e.name, e.target, e.score)) < BOTH.threshold for e in both)
+    assert (found.status, found.target, found.targets) == ("backdoored", 2, (2,))
 
 
 def test_a_network_like_clean_ones_passes(network):

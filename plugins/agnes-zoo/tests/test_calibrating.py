@@ -56,12 +56,12 @@ def test_at_most_one_clean_model_in_twenty_is_convicted_when_left_out():
 def test_the_fit_is_where_the_penalised_likelihood_is_highest():
     known = models(2)
     found = fit(known, ("a",))
-    mean, spread = found.clean["a"]
+    middle, spread = found.clean["a"]
 
     def cost(weight, intercept):
         total = weight**2 / 2
         for model in known:
-            lifted = math.log1p(max(0.0, (model.traits["a"] - mean) / spread))
+            lifted = math.log1p(max(0.0, (model.traits["a"] - middle) / spread))
             sign = 1 if model.trojaned else -1
             total += math.log1p(math.exp(-sign * (weight * lifted + intercept)))
         return total
@@ -77,17 +77,25 @@ def test_a_model_left_out_is_judged_by_the_others_alone():
     probabilities = fit(known, ("a", "b: x")).left_out
     for place in (0, 7):
         rest = fit([*known[:place], *known[place + 1 :]], ("a", "b: x"))
-        above = max((known[place].traits[s] - mean) / spread for s, (mean, spread) in rest.clean.items())
-        odds = rest.intercept + rest.weight * math.log1p(max(0.0, above))
+        above = [max(0.0, (known[place].traits[s] - middle) / spread) for s, (middle, spread) in rest.clean.items()]
+        odds = rest.intercept + rest.weight * math.log1p(math.sqrt(sum(each**2 for each in above)))
         assert probabilities[place] == pytest.approx(1 / (1 + math.exp(-odds)))
 
 
-def test_mean_and_spread_are_those_of_the_clean_models():
+def test_middle_and_spread_are_those_of_the_clean_models():
     known = models(4)
-    mean, spread = fit(known, ("a",)).clean["a"]
-    clean = [model.traits["a"] for model in known if not model.trojaned]
-    assert mean == pytest.approx(np.mean(clean))
-    assert spread == pytest.approx(np.std(clean, ddof=1))
+    middle, spread = fit(known, ("a",)).clean["a"]
+    clean = np.array([model.traits["a"] for model in known if not model.trojaned])
+    assert middle == pytest.approx(np.median(clean))
+    assert spread == pytest.approx(1.4826 * np.median(np.abs(clean - np.median(clean))))
+
+
+def test_one_odd_clean_model_hardly_moves_what_others_are_held_against():
+    known = models(4)
+    odd = [Known("odd", False, {**known[0].traits, "a": 1000.0}), *known[1:]]
+    (middle, spread), (moved, wider) = (fit(some, ("a",)).clean["a"] for some in (known, odd))
+    assert abs(moved - middle) < 0.5 * spread
+    assert wider < 1.5 * spread
 
 
 def test_trojaned_models_that_look_cleaner_than_clean_ones_get_no_weight_for_it():

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agnes.calibration import deviations, lifted, logistic
+from agnes.calibration import deviations, logistic, raised
+from agnes.outliers import TO_DEVIATIONS
 from agnes_zoo.scoring import metrics
 
 Matrix = NDArray[np.float64]
@@ -39,7 +40,7 @@ class Known:
 class Fit:
     """What clean models show by some sources, the weight of what lies above, and how that does on models left out."""
 
-    clean: Mapping[str, tuple[float, float]]  # by source: mean and spread
+    clean: Mapping[str, tuple[float, float]]  # by source: median and spread
     intercept: float
     weight: float
     threshold: float
@@ -86,7 +87,7 @@ def fit(models: Sequence[Known], sources: tuple[str, ...]) -> Fit:
     left_out = []
     for place, model in enumerate(models):
         without, rest_intercept, rest_weight = _fitted([*models[:place], *models[place + 1 :]], sources)
-        left_out.append(logistic(rest_intercept + rest_weight * lifted(_strongest(model, without))))
+        left_out.append(logistic(rest_intercept + rest_weight * _raised(model, without)))
     scores, truth = np.array(left_out), np.array([model.trojaned for model in models], dtype=bool)
     threshold = _threshold(scores[~truth])
     auc, brier = metrics.auc(scores, truth), metrics.brier(scores, truth)
@@ -101,21 +102,22 @@ def _threshold(clean: Matrix) -> float:
 
 
 def _fitted(models: Sequence[Known], sources: Sequence[str]) -> tuple[dict[str, tuple[float, float]], float, float]:
-    """Means and spreads, the intercept and the weight; half of the models' weight is on clean ones."""
+    """Medians and spreads, the intercept and the weight; half of the models' weight is on clean ones."""
     clean = {source: _scale([m.traits[source] for m in models if not m.trojaned]) for source in sources}
-    x = np.array([lifted(_strongest(model, clean)) for model in models])
+    x = np.array([_raised(model, clean) for model in models])
     y = np.array([model.trojaned for model in models], dtype=float)
     return clean, *_logistic_fit(x, y)
 
 
 def _scale(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and spread of what clean models show."""
-    return statistics.fmean(values), max(statistics.stdev(values), _LEAST_SPREAD)
+    """Median and median deviation of what clean models show; a few odd ones move neither by much."""
+    middle = statistics.median(values)
+    return middle, max(TO_DEVIATIONS * statistics.median(abs(value - middle) for value in values), _LEAST_SPREAD)
 
 
-def _strongest(model: Known, clean: Mapping[str, tuple[float, float]]) -> float:
-    """Of a model's findings the one furthest above what clean models show, in spreads."""
-    return max(deviations(model.traits[source], *scale) for source, scale in clean.items())
+def _raised(model: Known, clean: Mapping[str, tuple[float, float]]) -> float:
+    """How far a model's findings lie above what clean models show."""
+    return raised(deviations(model.traits[source], *scale) for source, scale in clean.items())
 
 
 def _logistic_fit(x: Matrix, y: Matrix) -> tuple[float, float]:
