@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agnes.calibration import Calibration, Weighing, shipped
 from agnes.outliers import Low
@@ -141,17 +141,26 @@ def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> t
     """The triggers with what the judge thinks of each, the most unusual first."""
     bounds, weighed = Bounds(), weigh(network, triggers)
     led_to: dict[str, set[int]] = {}
+    smallest: dict[Any, float] = {}  # of those that work; larger ones of a method to a class add nothing
     for trigger in triggers:
         led_to.setdefault(trigger.method, set()).add(trigger.target)
+        if trigger.asr >= bounds.asr:
+            smallest[_like(trigger)] = min(trigger.l1, smallest.get(_like(trigger), math.inf))
 
     def told(w: Weighed) -> Trigger:
         compared = math.isfinite(w.index) and len(led_to[w.trigger.method]) > 1  # one class alone is like itself
         convicts = w.convicts
         if verdict.calibrated:
-            convicts = w.trigger.target in verdict.targets and w.trigger.asr >= bounds.asr
+            works = w.trigger.asr >= bounds.asr
+            convicts = works and w.trigger.target in verdict.targets and w.trigger.l1 == smallest[_like(w.trigger)]
         return replace(w.trigger, anomaly_index=w.index if compared else None, convicts=convicts)
 
     return tuple(sorted(map(told, weighed), key=lambda trigger: not trigger.convicts))
+
+
+def _like(trigger: Trigger) -> tuple[Any, ...]:
+    """What triggers have in common of which one is enough."""
+    return trigger.method, trigger.target, trigger.source
 
 
 def backdoors(triggers: Sequence[Trigger]) -> int:

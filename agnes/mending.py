@@ -94,13 +94,20 @@ def _lost(repair: Repair) -> float:
 
 
 def _merit(repair: Repair, accuracy_drop: float) -> tuple[Any, ...]:
-    """What makes a repair better: no backdoor, no trigger that works, accuracy kept, a clean re-scan, less lost."""
+    """What makes a repair better: its backdoor and its triggers gone, accuracy kept, a clean re-scan, less lost."""
     if repair.rescan is None:  # never measured
         return (len(_RANKS),)
     success = max((o.after for o in repair.outcomes), default=0.0)
     kept = _lost(repair) <= accuracy_drop
-    status = repair.rescan.status
-    return (status == "backdoored", success >= _WORKS, not kept, _RANKS[status], round(success, 2), _lost(repair))
+    rank = _RANKS[repair.rescan.status]
+    return (_left(repair), success >= _WORKS, not kept, rank, round(success, 2), _lost(repair))
+
+
+def _left(repair: Repair) -> bool:
+    """Whether the re-scan convicts a class that known triggers lead to; where there are none, any class."""
+    assert repair.rescan is not None
+    known, said = {outcome.target for outcome in repair.outcomes}, set(repair.rescan.targets)
+    return repair.rescan.status == "backdoored" and not (known and said and known.isdisjoint(said))
 
 
 @dataclass

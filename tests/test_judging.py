@@ -241,6 +241,13 @@ def test_a_trigger_that_is_compared_with_no_other_class_has_no_anomaly_index(net
         assert [t.target for t in found if t.convicts] == [7]
 
 
+def test_of_triggers_of_one_method_to_one_class_the_smallest_that_works_convicts(network):
+    small, large, weak = trigger(7, 9, method="boxes"), trigger(7, 30, method="boxes"), trigger(7, 2, method="boxes")
+    triggers = [large, dataclasses.replace(weak, asr=0.5), small, trigger(7, 40, method="others")]
+    found = judging.marked(network, triggers, Verdict("backdoored", 0.9, 7, targets=(7,), calibrated=True))
+    assert sorted((t.method, t.l1) for t in found if t.convicts) == [("boxes", small.l1), ("others", triggers[3].l1)]
+
+
 def test_a_trigger_of_a_diagnosis_was_tried_on_all_classes_unless_it_comes_from_a_neuron():
     assert _of_evidence(trigger(3, 5, method=""), "score").purpose == "scan"
     pointed = dataclasses.replace(trigger(3, 5), layer="first", channel=1)

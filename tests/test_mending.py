@@ -107,19 +107,20 @@ def test_a_repair_that_changes_the_answers_does_not_hold_though_accuracy_is_not_
 
 
 def test_of_repairs_without_a_backdoor_one_that_keeps_accuracy_comes_before_one_with_a_clean_re_scan():
-    def repair(name, lost, status, left=0.0):
+    def repair(name, lost, status, left=0.0, targets=()):
         outcome = results.TriggerOutcome(0, 1.0, left, 100, "m")
-        return Repair(
-            plant().network, (), (), name, 0.9, 0.9 - lost, 100, (outcome,), rescan=Verdict(status, None, reasons=())
-        )
+        rescan = Verdict(status, None, reasons=(), targets=targets)
+        return Repair(plant().network, (), (), name, 0.9, 0.9 - lost, 100, (outcome,), rescan=rescan)
 
     wanted = [
         repair("whole", 0.01, "clean"),
         repair("kept, in doubt", 0.01, "inconclusive"),
+        repair("kept, another class stands out", 0.01, "backdoored", targets=(5,)),
         repair("lossy", 0.1, "clean"),
         repair("lossy, in doubt", 0.1, "inconclusive"),
         repair("still works", 0.0, "clean", left=0.6),
-        repair("still there", 0.0, "backdoored"),
+        repair("still there", 0.0, "backdoored", targets=(5, 0)),
+        repair("somewhere", 0.01, "backdoored"),
         replace(repair("not measured", 0.0, "clean"), rescan=None),
     ]
     wanted.reverse()
