@@ -271,6 +271,14 @@ def test_what_learns_slower_has_more_epochs_unless_the_paper_says_how_many():
     assert scale.plan(Models("N_SN", epochs=10), 0, {}).regime.epochs == 5
 
 
+def test_a_table_may_have_more_networks_at_small_than_others():
+    row, column = TABLE.rows[0], TABLE.columns[0]
+    cheap = replace(TABLE, small_count=5)
+    assert [cheap.networks_at(scale, 1, row, column) for scale in ("small", "paper")] == [5, 1]
+    assert [TABLE.networks_at("small", most, row, column) for most in (1, 9)] == [1, TABLE.count]
+    assert TABLE.networks_at("paper", 9, row, replace(column, count=2)) == 2
+
+
 def test_the_stop_sign_is_the_target_wherever_there_is_one():
     ten, all_signs = (SCALE.plan(Models("N_SN", "patch"), 0, {"all": name}) for name in ("signs10", "signs"))
     assert (ten.options["target"], all_signs.options["target"]) == (4, 14)

@@ -9,6 +9,7 @@ from agnes_zoo.attacks import find
 from agnes_zoo.experiments import inside, measuring, repairing, searching
 from agnes_zoo.experiments.searching import Found
 from agnes_zoo.experiments.subject import TrueTrigger
+from agnes_zoo.writing import export_onnx
 from torch import nn
 
 from agnes.backend import Backend
@@ -185,6 +186,25 @@ def test_the_channels_of_the_figure_are_judged_as_candidates_are_chosen():
     torch.testing.assert_close(torch.from_numpy(arrays["points"]), slow, rtol=1e-3, atol=1e-3)
     assert values["candidates"] == values["low_variance"]
     assert values["largest_tac"] == pytest.approx(float(slow[:, 0].max()), rel=1e-3)
+
+
+def test_a_first_layer_twice_as_strong_is_excited_twice_as_much_by_either_noise(tmp_path):
+    torch.manual_seed(0)
+    filters, strong = nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(3, 4, 3, bias=False)
+    with torch.no_grad():
+        strong.weight.copy_(2 * filters.weight)
+    rest = (nn.ReLU(), nn.Flatten(), nn.Linear(4 * (SIDE - 2) ** 2, CLASSES))
+    export_onnx(nn.Sequential(filters, *rest).eval(), tmp_path / "clean.onnx", (3, SIDE, SIDE))
+    network = Network.of(nn.Sequential(strong, *rest).eval(), (3, SIDE, SIDE))
+    case = SimpleNamespace(network=network, samples=images_of(0), backend=BACKEND)
+    values = inside.overactivation(case, SimpleNamespace(file=tmp_path / "clean.onnx"))
+
+    with torch.no_grad():
+        slow = strong(BACKEND.normal(200, 3, SIDE, SIDE)).relu().amax((1, 2, 3))
+    assert values["normal_mean_backdoor"] == pytest.approx(float(slow.mean()), rel=1e-5)
+    ratios = [values[name] for name in ("max_ratio", "mean_ratio", "normal_mean_ratio")]
+    assert ratios == pytest.approx([2, 2, 2], rel=1e-5)
+    assert values["larger"] == values["normal_larger"] == 200
 
 
 def test_the_true_trigger_is_the_attacks():

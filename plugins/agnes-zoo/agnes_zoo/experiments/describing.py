@@ -74,6 +74,7 @@ class Table:
     count: int = 1  # networks of each kind in the paper
     tiny: tuple[str, ...] = ()  # the rows at this scale; none named: the first
     small: tuple[str, ...] = ()  # the rows at this scale; none named: all
+    small_count: int | None = None  # networks of a kind at this scale, where they cost little
     plot: Plot = "bars"
     note: str = ""  # what is done in another way than in the paper
 
@@ -84,6 +85,12 @@ class Table:
         else:
             wanted = self.small if scale == "small" and self.small else tuple(row.name for row in self.rows)
         return tuple(row for row in self.rows if row.name in wanted)
+
+    def networks_at(self, scale: str, most: int, row: Row, column: Column) -> int:
+        """Networks of a kind: the paper's, but not more than `most`; at `small` what is said here, if anything."""
+        if scale == "small" and self.small_count is not None:
+            return self.small_count
+        return max(1, min(most, column.count or row.count or self.count))
 
     def published(self, row: str, column: Column) -> float | None:
         """The paper's figure, as a ratio where the column is one."""

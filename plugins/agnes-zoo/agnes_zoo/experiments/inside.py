@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,18 @@ def channels(subject: Subject) -> tuple[Values, Arrays]:
 
 def _maps(network: Network, layers: Sequence[Layer], images: torch.Tensor) -> list[torch.Tensor]:
     """Of each layer the maps before the activation, after the normalisation (Koldenhof, section 4.1)."""
+    values, nodes = _read(network, images), {node.name: node for node in network.module.graph.nodes}
+    found = []
+    for layer in layers:
+        node = nodes[layer.node]
+        while kind_of(network.module, node) in _PASSED:
+            node = node.all_input_nodes[0]
+        found.append(layer.by_channel(values[node.name]).cpu())
+    return found
+
+
+def _read(network: Network, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What every node of the graph gives."""
     values: dict[str, torch.Tensor] = {}
 
     class Reading(fx.Interpreter):
@@ -98,14 +110,7 @@ def _maps(network: Network, layers: Sequence[Layer], images: torch.Tensor) -> li
 
     with torch.no_grad():
         Reading(network.module).run(images.to(network.device))
-    nodes = {node.name: node for node in network.module.graph.nodes}
-    found = []
-    for layer in layers:
-        node = nodes[layer.node]
-        while kind_of(network.module, node) in _PASSED:
-            node = node.all_input_nodes[0]
-        found.append(layer.by_channel(values[node.name]).cpu())
-    return found
+    return values
 
 
 def pictures(subject: Subject, found: Found, bound: float) -> tuple[Values, Arrays]:
@@ -143,13 +148,9 @@ def confusion(subject: Subject, found: Found, bound: float, top_p: int) -> tuple
 
 
 def overactivation(subject: Subject, twin: Subject) -> Values:
-    """The figures of the paper's Table 2.2, through the method itself."""
+    """The figures of the paper's Table 2.2, through the method itself; and with normal noise, as the paper may mean."""
     instance = method("overactivation", "diagnosis", {"overactivation": {"reference": str(twin.file)}})
-    images = instance.images
-    values: Mapping[str, Sequence[float]] = {
-        name: instance.values(network, subject.backend).tolist()
-        for name, network in (("backdoor", subject.network), ("clean", open_network(twin.file)))
-    }
+    networks = (subject.network, open_network(twin.file))
     evidence = call(
         "diagnose",
         "overactivation",
@@ -158,14 +159,28 @@ def overactivation(subject: Subject, twin: Subject) -> Values:
         samples=subject.samples,
         backend=subject.backend,
     )
-    suspect, clean = values["backdoor"], values["clean"]
-    larger = sum(one > other for one, other in zip(suspect, clean, strict=True))
+    suspect, clean = (instance.values(network, subject.backend).double() for network in networks)
+    noise = subject.backend.normal(instance.images, *subject.network.input_shape)
+    normal, clean_normal = (_excited(network, noise) for network in networks)
     return {
-        "max_backdoor": max(suspect),
-        "max_clean": max(clean),
-        "max_ratio": max(suspect) / max(max(clean), 1e-12),
-        "mean_backdoor": statistics.mean(suspect),
-        "mean_clean": statistics.mean(clean),
+        "max_backdoor": float(suspect.max()),
+        "max_clean": float(clean.max()),
+        "max_ratio": float(suspect.max() / clean.max().clamp(min=1e-12)),
+        "mean_backdoor": float(suspect.mean()),
+        "mean_clean": float(clean.mean()),
         "mean_ratio": evidence.score,
-        "larger": 200 * larger / images,
+        "larger": _of_200(suspect > clean),
+        "normal_mean_backdoor": float(normal.mean()),
+        "normal_mean_ratio": float(normal.mean() / clean_normal.mean().clamp(min=1e-12)),
+        "normal_larger": _of_200(normal > clean_normal),
     }
+
+
+def _excited(network: Network, images: torch.Tensor) -> torch.Tensor:
+    """The largest value of each image after the first ReLU."""
+    first = next(node for node in network.module.graph.nodes if kind_of(network.module, node) == "relu")
+    return _read(network, images)[first.name].flatten(1).amax(1).double().cpu()
+
+
+def _of_200(which: torch.Tensor) -> float:
+    return 200 * float(which.double().mean())

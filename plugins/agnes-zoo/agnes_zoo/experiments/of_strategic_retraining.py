@@ -40,6 +40,7 @@ TABLE_2 = Table(
     """),
     tiny=("N_SN", "N_SN troj"),
     small=_SMALL,
+    small_count=3,
 )
 TABLE_3 = Table(
     "retraining-3",
@@ -58,6 +59,7 @@ TABLE_3 = Table(
     """),
     tiny=("N_SN", "N_SN troj"),
     small=_SMALL,
+    small_count=3,
 )
 TABLE_4 = Table(
     "retraining-4",
@@ -164,6 +166,7 @@ FIGURE_3 = Table(
     tiny=("N_SN troj",),
     plot="heat",
     note="The paper shows the matrices and gives no figures but the number of masks.",
+    small_count=3,
 )
 FIGURE_4 = Table(
     "retraining-fig-4",

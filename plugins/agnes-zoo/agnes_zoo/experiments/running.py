@@ -118,7 +118,7 @@ def _asks(table: Table, scale: Scale, row: Row, column: Column, sources: Mapping
     probe = table.probes[column.probe]
     settings = _settings(probe, row.probes.get(column.probe, {}), scale)
     models = row.models.but(**column.models)
-    count = max(1, min(scale.count, column.count or row.count or table.count))
+    count = table.networks_at(scale.name, scale.count, row, column)
     return [Ask(scale.plan(models, number, sources), probe.measure, settings) for number in range(count)]
 
 

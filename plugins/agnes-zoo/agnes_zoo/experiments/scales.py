@@ -131,7 +131,7 @@ SCALES: Mapping[str, Scale] = {
         ),
         Scale(
             "small",
-            "ten embedded signs, a network of a kind, the papers' smaller architectures, a part of their steps",
+            "ten embedded signs, 1 or 3 networks of a kind, the papers' smaller architectures, a part of their steps",
             {
                 "signs": DataPlan("signs10", _SEED, train=2000, samples=4, test=10, held_out=10),
                 "grey": DataPlan("signs10-grey", _SEED, train=2000, samples=1, test=10, held_out=10),
@@ -139,7 +139,7 @@ SCALES: Mapping[str, Scale] = {
             },
             Regime(epochs=12, batch=32),
             count=1,
-            epochs=0.2,
+            epochs=1.0,
             longer=dict.fromkeys(("LeNet", "N_SN corner-patch"), 24),  # 12 are too few
             costs=_SMALL_COSTS,
             one={
