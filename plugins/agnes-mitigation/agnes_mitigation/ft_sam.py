@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from agnes.hookspecs import hookimpl
-from agnes_mitigation.training import Regime, batches, tune
+from agnes_mitigation.training import Regime, batches, persistently, tune
 from agnes_mitigation.watching import Learner, Watch, divide, repaired
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
+    from agnes.errors import OutOfTime
     from agnes.network import Network
     from agnes.results import Repair
     from agnes.samples import Samples
@@ -42,6 +43,10 @@ class FtSam(Learner):
         lessons = batches(material, material.rows, self, network, generator, backend)
         copy = network.copy()
         watch = Watch(copy, material.held_out, (), self.max_accuracy_drop, backend)
-        regime = Regime(self.steps, self.rate, self.momentum, self.weight_decay, self.rho, self.longest)
-        late = tune(copy, lessons, regime, watch, backend, "fine-tuning")
-        return repaired(network, copy, "fine-tuned on benign images", material.notes, late)
+
+        def train(rate: float) -> OutOfTime | None:
+            regime = Regime(self.steps, rate, self.momentum, self.weight_decay, self.rho, self.longest)
+            return tune(copy, lessons, regime, watch, backend, "fine-tuning")
+
+        late, told = persistently(train, self.rate, watch)
+        return repaired(network, copy, "fine-tuned on benign images", (*material.notes, told), late)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from agnes.hookspecs import hookimpl
 from agnes.learning import bytes_per_image
-from agnes_mitigation.training import Batch, batches, learning
+from agnes_mitigation.training import Batch, batches, learning, persistently
 from agnes_mitigation.watching import Learner, Watch, divide, repaired
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ class IBau(Learner):
     rounds: int = 5  # of finding the worst change and unlearning it (I-BAU)
     search: int = 10  # steps that look for the worst change (ours)
     steps: int = 20  # of unlearning in each round (ours)
-    radius: float = 2.0  # largest norm of the change, for pixels from 0 to 1 (ours)
+    share: float = 0.1  # of each batch under the change, the rest stays benign (ours; the authors' programs: 0.01)
+    radius: float = 5.0  # largest norm of the change, pixels from 0 to 1 (ours; the authors' programs: 10 or none)
     terms: int = 5  # of the series that stands for the inverse Hessian (I-BAU)
     inner_rate: float = 0.1  # step of the map whose fixed point the change is (I-BAU)
     penalty: float = 1e-3  # weight of the change's squared norm (I-BAU)
-    rate: float = 2e-3  # Adam's learning rate for the network at the start; it falls to a hundredth (ours)
+    rate: float = 1e-3  # Adam's learning rate for the network at the start; it falls to a hundredth (ours)
     max_accuracy_drop: float = 0.05  # on the held-out images; no state that loses more is kept (ours)
 
     @hookimpl
@@ -51,14 +52,16 @@ class IBau(Learner):
         learner = replace(self, batch=min(self.batch, fits))
         lessons = batches(material, material.rows, learner, network, generator, backend)
         watch = Watch(copy, material.held_out, (), self.max_accuracy_drop, backend)
-        late = self._unlearn(copy, lessons, watch, backend)
-        return repaired(network, copy, "trained under the worst universal change", material.notes, late)
+        late, told = persistently(lambda rate: self._unlearn(copy, lessons, rate, watch, backend), self.rate, watch)
+        return repaired(network, copy, "trained under the worst universal change", (*material.notes, told), late)
 
-    def _unlearn(self, network: Network, lessons: Iterator[Batch], watch: Watch, backend: Backend) -> OutOfTime | None:
+    def _unlearn(
+        self, network: Network, lessons: Iterator[Batch], rate: float, watch: Watch, backend: Backend
+    ) -> OutOfTime | None:
         total = self.rounds * (self.search + self.steps)
         with learning(network, watch) as session, backend.progress("unlearning", total) as tick:
-            optimiser = torch.optim.Adam(session.parameters, lr=self.rate)
-            falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.rounds * self.steps, self.rate / 100)
+            optimiser = torch.optim.Adam(session.parameters, lr=rate)
+            falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.rounds * self.steps, rate / 100)
             for number in range(self.rounds):
                 change = self._worst(network, lessons, tick)
                 for _ in range(self.steps):
@@ -101,18 +104,18 @@ class IBau(Learner):
         labels: torch.Tensor,
         change: torch.Tensor,
     ) -> list[torch.Tensor]:
-        """Of the loss under the change that moves as the network does, and of the loss on the benign images (ours)."""
+        """Of the loss on images of which a share is under the change, which moves as the network does."""
+        under = max(1, round(self.share * len(images)))
 
         def outer(change: torch.Tensor) -> torch.Tensor:
-            return functional.cross_entropy(network((images + change).clamp(0, 1)), labels)
+            seen = torch.cat([(images[:under] + change).clamp(0, 1), images[under:]])
+            return functional.cross_entropy(network(seen), labels)
 
         inner = self._harm(network, images, labels)
-        direct, through = hypergradient(outer, inner, parameters, change, self.terms, self.inner_rate)
-        benign = functional.cross_entropy(network(images), labels)
-        plain = _filled(torch.autograd.grad(benign, parameters, allow_unused=True), parameters)
+        direct, through = hypergradient(outer, inner, parameters, change, self.terms, self.inner_rate, self.radius)
         # away from the inner optimum the series grows: it may not outweigh the direct part (ours)
         weight = min(1.0, _norm(direct) / (_norm(through) + 1e-12))
-        return [d + weight * t + p for d, t, p in zip(direct, through, plain, strict=True)]
+        return [d + weight * t for d, t in zip(direct, through, strict=True)]
 
 
 def _norm(tensors: Sequence[torch.Tensor]) -> float:
@@ -120,17 +123,24 @@ def _norm(tensors: Sequence[torch.Tensor]) -> float:
 
 
 def hypergradient(
-    outer: Scalar, inner: Scalar, parameters: Sequence[torch.Tensor], change: torch.Tensor, terms: int, rate: float
+    outer: Scalar,
+    inner: Scalar,
+    parameters: Sequence[torch.Tensor],
+    change: torch.Tensor,
+    terms: int,
+    rate: float,
+    radius: float,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """The two parts of the gradient of outer(change*(parameters)); change* is where a step of descent on inner rests.
 
-    With phi(change) = change - rate * d inner, they are d outer / d parameters and (d phi / d parameters)' q, where
-    q = sum over k up to `terms` of ((d phi / d change)')^k d outer / d change.
+    With phi(change) = change - rate * d inner, put back within the radius, they are d outer / d parameters and
+    (d phi / d parameters)' q, where q = sum over k up to `terms` of ((d phi / d change)')^k d outer / d change.
     """
     change = change.detach().requires_grad_(True)
     direct = torch.autograd.grad(outer(change), [change, *parameters], allow_unused=True)
     (slope,) = torch.autograd.grad(inner(change), change, create_graph=True)
     phi = change - rate * slope
+    phi = phi * (radius / phi.norm().clamp(min=radius))
     start = direct[0] if direct[0] is not None else torch.zeros_like(change)
     total = start
     for _ in range(terms):

@@ -13,7 +13,7 @@ from agnes import measuring
 from agnes.errors import OutOfTime
 from agnes.hookspecs import hookimpl
 from agnes.text import counted
-from agnes_mitigation.training import Regime, batches, stamped, tune
+from agnes_mitigation.training import Regime, batches, persistently, stamped, tune
 from agnes_mitigation.watching import Learner, Material, Watch, attack_success, divide, repaired
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Rescan = Callable[["Network"], "Findings"]
 WANTED = 10  # images a class
-SLOWER = (1.0, 0.3, 0.1)  # times the rate: a round in which no step stays within delta is begun again
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,14 @@ class Retrain(Learner):
         best, fewest, late = copy.copy(), (math.inf, 1.0), None
         for number in range(1, self.rounds + 1):
             try:
-                for slower in SLOWER:
-                    watch = Watch(copy, material.held_out, triggers, self.delta, backend, accuracy)
-                    rate = slower * self.rate
-                    late, misled = self._round(network, copy, material, triggers, watch, rate, generator, backend)
-                    if late or watch.step > 0:
-                        break
+                watch = Watch(copy, material.held_out, triggers, self.delta, backend, accuracy)
+                late, misled, told = self._round(network, copy, material, triggers, watch, generator, backend)
                 known = list(triggers) if late else self._still(copy, material, triggers, backend)
                 found = [] if late or rescan is None else [t for t in rescan(copy).triggers if t.convicts]
             except OutOfTime as error:
                 late = error
                 break
-            notes.append(_told(number, misled, watch, known, found if rescan is not None and not late else None))
+            notes.append(_told(number, misled, told, watch, known, found if rescan is not None and not late else None))
             if (len(known) + len(found), watch.success) < fewest:
                 best, fewest = copy.copy(), (len(known) + len(found), watch.success)
             if late or not (known or found) or watch.step == 0:  # nothing left, or no step within delta
@@ -91,11 +86,10 @@ class Retrain(Learner):
         material: Material,
         triggers: Sequence[Trigger],
         watch: Watch,
-        rate: float,
         generator: torch.Generator,
         backend: Backend,
-    ) -> tuple[OutOfTime | None, int]:
-        """Lines 3 to 20: choose the images and train on them; what cut it short, and how many were chosen."""
+    ) -> tuple[OutOfTime | None, int, str]:
+        """Lines 3 to 20: choose images and train on them; what cut it short, how many were chosen, and a note."""
         misled, which = self._chosen(copy, material, triggers, backend)
         which = torch.cat([torch.full_like(material.rows, -1), which])
         rows = torch.cat([material.rows, misled])
@@ -104,8 +98,12 @@ class Retrain(Learner):
             return stamped(images, triggers, which[places])
 
         lessons = batches(material, rows, self, network, generator, backend, stamp)
-        regime = Regime(self.steps, rate)
-        return tune(copy, lessons, regime, watch, backend, "retraining"), len(misled)
+
+        def train(rate: float) -> OutOfTime | None:
+            return tune(copy, lessons, Regime(self.steps, rate), watch, backend, "retraining")
+
+        late, told = persistently(train, self.rate, watch)
+        return late, len(misled), told
 
     def _chosen(
         self, network: Network, material: Material, triggers: Sequence[Trigger], backend: Backend
@@ -141,10 +139,17 @@ def false_positives(predictions: torch.Tensor, labels: torch.Tensor, class_count
     return (wrong & torch.isin(predictions, most)).nonzero().flatten()
 
 
-def _told(number: int, misled: int, watch: Watch, known: Sequence[Trigger], found: Sequence[Trigger] | None) -> str:
+def _told(
+    number: int,
+    misled: int,
+    trained: str,
+    watch: Watch,
+    known: Sequence[Trigger],
+    found: Sequence[Trigger] | None,
+) -> str:
     """A round in one line."""
     scanned = "" if found is None else f"; a re-scan finds {counted(len(found), 'trigger')}"
     return (
-        f"round {number}: {misled} misled images; kept step {watch.step}, accuracy on held-out images "
+        f"round {number}: {misled} misled images; {trained}; accuracy on held-out images "
         f"{0 - watch.lost:+.1%}; of the triggers {len(known)} still work{scanned}"
     )

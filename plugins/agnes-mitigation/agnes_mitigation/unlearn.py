@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from agnes.hookspecs import hookimpl
-from agnes_mitigation.training import Regime, batches, stamped, tune
+from agnes_mitigation.training import Regime, batches, persistently, stamped, tune
 from agnes_mitigation.watching import Learner, Watch, divide, repaired
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
+    from agnes.errors import OutOfTime
     from agnes.network import Network
     from agnes.results import Repair, Trigger
     from agnes.samples import Samples
@@ -50,5 +51,9 @@ class Unlearn(Learner):
         lessons = batches(material, material.rows, self, network, generator, backend, stamp)
         copy = network.copy()
         watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend)
-        late = tune(copy, lessons, Regime(self.steps, self.rate), watch, backend, "unlearning")
-        return repaired(network, copy, "trained on images under the trigger", material.notes, late)
+
+        def train(rate: float) -> OutOfTime | None:
+            return tune(copy, lessons, Regime(self.steps, rate), watch, backend, "unlearning")
+
+        late, told = persistently(train, self.rate, watch)
+        return repaired(network, copy, "trained on images under the trigger", (*material.notes, told), late)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from agnes.results import Trigger
     from agnes.samples import Samples
 
+WORKS = 0.5  # a trigger that moves this share of the images still works (ours)
+
 
 @dataclass(frozen=True)
 class Learner(Method):
@@ -97,6 +99,17 @@ class Watch:
         self._before = accuracy_before
         self._best: tuple[bool, float, int] | None = None
         self._state: dict[str, torch.Tensor] = {}
+        self._first: dict[str, torch.Tensor] = {}
+
+    @property
+    def kept(self) -> tuple[int, float, float]:
+        """The state that is best so far: its step, the triggers' success, and the accuracy that it lost."""
+        return self.step, self.success, self.lost
+
+    @property
+    def content(self) -> bool:
+        """Whether training came to a state worth keeping under which no trigger works."""
+        return self.step > 0 and self.success < WORKS
 
     def look(self, step: int) -> None:
         """Measure, and keep the state where it is the best so far."""
@@ -109,6 +122,11 @@ class Watch:
         if self._best is None or merit < self._best:
             self._best, self.success, self.lost, self.step = merit, success, lost, step
             self._state = {name: value.clone() for name, value in self.network.module.state_dict().items()}
+            self._first = self._first or self._state
+
+    def put_first(self) -> None:
+        """Set the network back to the state that was seen first."""
+        self.network.module.load_state_dict(self._first)
 
     def put_best(self) -> None:
         """Set the network back to the best state."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy as copying
+import itertools
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
-from agnes_mitigation import retrain, watching
+from agnes_mitigation import i_bau, retrain, watching
 from agnes_mitigation.ft_sam import FtSam
 from agnes_mitigation.i_bau import IBau, hypergradient
 from agnes_mitigation.retrain import Retrain, false_positives
-from agnes_mitigation.training import augmented, batches, sharpest, shuffled, stamped
+from agnes_mitigation.training import augmented, batches, persistently, sharpest, shuffled, stamped
 from agnes_mitigation.unlearn import Unlearn
 from agnes_mitigation.watching import Watch, changes_between, divide
 from agnes_mitigation.withstand import Withstand
@@ -79,27 +81,81 @@ def scanner(*answers):
     return rescan, shown
 
 
-@pytest.mark.parametrize(
-    ("harmless", "tried"), [(3e-3, [3e-3]), (9e-4, [3e-3, 9e-4]), (3e-4, [3e-3, 9e-4, 3e-4]), (0.0, [3e-3, 9e-4, 3e-4])]
-)
-def test_retraining_is_begun_again_at_a_lower_rate_where_no_step_keeps_accuracy(
-    planted, backend, monkeypatch, harmless, tried
-):
-    rates = []
+class Scripted(torch.optim.Optimizer):
+    """In place of any optimiser: above the harmless rate a step wipes the network out, below it ends the backdoor."""
 
-    def trained(copy, lessons, regime, watch, backend, what):
-        rates.append(pytest.approx(regime.rate))
-        watch.look(0)
+    harmless = 0.0
+    rates: ClassVar[list[float]] = []
+
+    def __init__(self, parameters, lr, **_):
+        super().__init__(parameters, {"lr": lr})
+        self.keeps = lr <= Scripted.harmless * 1.01
+        Scripted.rates.append(pytest.approx(lr))
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            if self.keeps and parameter.dim() == 4:
+                parameter[5] = 0  # the planted channel
+            elif not self.keeps:
+                parameter.zero_()
+
+
+@pytest.mark.parametrize("method", [*METHODS[:-1], FtSam(steps=3, rho=0.0)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(("harmless", "tried"), [(1.0, 1), (0.3, 2), (0.1, 3), (0.0, 3)])
+def test_training_is_begun_again_at_a_lower_rate_where_no_state_keeps_accuracy(
+    method, harmless, tried, planted, backend, monkeypatch
+):
+    monkeypatch.setattr(torch.optim, "Adam", Scripted)
+    monkeypatch.setattr(torch.optim, "SGD", Scripted)
+    monkeypatch.setattr(Scripted, "harmless", harmless * method.rate)
+    monkeypatch.setattr(Scripted, "rates", [])
+    repair = mitigated(method, planted, planted.samples, backend)
+    rates = [factor * method.rate for factor in (1.0, 0.3, 0.1)][:tried]
+    assert Scripted.rates == rates
+    assert bool(repair.changes) == (harmless > 0)
+    said = f"trained at a rate of {', then '.join(f'{rate:g}' for rate in rates)}; kept "
+    said += f"step {method.rounds if isinstance(method, IBau) else method.steps} at a rate of {rates[-1]:g}"
+    assert any((said if harmless else said.partition("step")[0] + "no state") in note for note in repair.notes)
+
+
+def test_training_is_not_begun_again_once_time_has_run_out(planted):
+    watch = Watch(planted.network.copy(), planted.samples, (), 0.02, tiny_backend())
+    late = OutOfTime("the time budget is spent")
+    assert persistently(lambda _: late, 1.0, watch) == (late, "trained at a rate of 1; kept no state")
+
+
+@pytest.mark.parametrize(("success", "kept"), [((0.4, 0.0, 0.0), 1.0), ((0.9, 0.4, 0.0), 0.3), ((0.6, 0.9, 0.9), 1.0)])
+def test_training_begins_anew_while_a_trigger_works_and_the_best_state_of_all_is_kept(
+    success, kept, planted, backend, monkeypatch
+):
+    now = [1.0]
+    monkeypatch.setattr(watching, "attack_success", lambda *_: now[0])
+    copy, weight = planted.network.copy(), dict(planted.network.module.named_parameters())["first.weight"]
+    mine = copy.module.get_submodule("first").weight
+    watch = Watch(copy, planted.samples, (planted.trigger,), 0.02, backend)
+    watch.look(0)
+
+    def train(rate):
+        assert torch.equal(mine, weight)
         with torch.no_grad():
-            changed = copy.module.first.weight[5] if regime.rate <= harmless * 1.01 else copy.module.logits.weight
-            changed.zero_()
-        watch.look(1)
+            mine.mul_(1 + rate / 1000)
+        now[0] = dict(zip((1.0, 0.3, 0.1), success, strict=True))[rate]
+        watch.look(7)
         watch.put_best()
 
-    monkeypatch.setattr(retrain, "tune", trained)
-    repair = Retrain(rounds=1).mitigate(planted.network, planted.samples, (planted.trigger,), None, backend)
-    assert tried == rates
-    assert bool(repair.changes) == (harmless > 0)
+    _, note = persistently(train, 1.0, watch)
+    torch.testing.assert_close(mine, weight * (1 + kept / 1000), rtol=1e-6, atol=0)
+    assert note.endswith(f"kept step 7 at a rate of {kept:g}")
+
+
+def test_the_images_of_a_round_are_chosen_once_though_it_is_begun_again(planted, backend, monkeypatch):
+    monkeypatch.setattr(torch.optim, "Adam", Scripted)
+    monkeypatch.setattr(Scripted, "harmless", 0.0)
+    chosen = []
+    monkeypatch.setattr(retrain, "false_positives", lambda *a: chosen.append(a) or false_positives(*a))
+    mitigated(Retrain(steps=3, rounds=3), planted, planted.samples, backend)
+    assert len(chosen) == 1
 
 
 def test_retraining_goes_on_while_a_re_scan_finds_a_trigger(planted, backend):
@@ -268,8 +324,65 @@ def test_the_hypergradient_of_a_quadratic_is_the_analytic_one():
         change,
         terms=200,
         rate=0.3,
+        radius=100.0,
     )
     torch.testing.assert_close(direct + through, matrix.T @ (change - goal) + slope, rtol=1e-3, atol=1e-4)
+
+
+def test_the_hypergradient_at_the_bound_is_that_of_the_nearest_point_within_it():
+    # inner |d - A w|^2 / 2 within |d| <= r has its minimum at d = r A w / |A w| where |A w| > r
+    generator = torch.Generator().manual_seed(2)
+    matrix, goal = torch.randn(4, 3, generator=generator), torch.randn(4, generator=generator)
+    weights = torch.randn(3, generator=generator, requires_grad=True)
+    radius = float((matrix @ weights).detach().norm()) / 2
+
+    def nearest():
+        return radius * (matrix @ weights) / (matrix @ weights).norm()
+
+    (direct,), (through,) = hypergradient(
+        lambda d: (d - goal).square().sum() / 2,
+        lambda d: (d - matrix @ weights).square().sum() / 2,
+        [weights],
+        nearest(),
+        terms=200,
+        rate=0.3,
+        radius=radius,
+    )
+    (wanted,) = torch.autograd.grad((nearest() - goal).square().sum() / 2, weights)
+    assert float(wanted.norm()) > 0.1
+    torch.testing.assert_close(direct + through, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_the_worst_change_is_within_the_radius_and_misleads_more_than_any_of_many_at_random(planted, backend):
+    method, images, labels = IBau(radius=1.5), planted.samples.images, planted.samples.labels
+    wanted = functional.one_hot(labels, planted.network.class_count).float()
+    change = method._worst(planted.network, itertools.repeat((images, wanted)), lambda _: None)
+
+    def loss(change):
+        return float(functional.cross_entropy(planted.network((images + change).clamp(0, 1)), labels))
+
+    assert float(change.norm()) <= 1.5 * 1.0001
+    draws = torch.randn(200, *change.shape, generator=torch.Generator().manual_seed(0))
+    assert loss(change) > max(loss(1.5 * draw / draw.norm()) for draw in draws)
+
+
+def test_the_network_is_trained_on_batches_of_which_a_share_is_under_the_change(planted, monkeypatch):
+    seen = []
+
+    def watched(outer, inner, parameters, change, *rest):
+        seen.append(float(outer(change).detach()))
+        return hypergradient(outer, inner, parameters, change, *rest)
+
+    monkeypatch.setattr(i_bau, "hypergradient", watched)
+    network = planted.network.copy()
+    parameters = [parameter.requires_grad_(True) for parameter in trainable(network)]
+    images, labels = planted.samples.images[:20], planted.samples.labels[:20]
+    wanted = functional.one_hot(labels, network.class_count).float()
+    change = torch.randn(1, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    IBau(share=0.3)._gradients(network, parameters, images, wanted, change)
+    mixed = images.clone()
+    mixed[:6] = (mixed[:6] + change).clamp(0, 1)
+    assert seen == [pytest.approx(float(functional.cross_entropy(network(mixed), labels).detach()), rel=1e-5)]
 
 
 def test_every_image_is_seen_once_before_any_is_seen_again():
