@@ -149,6 +149,7 @@ TABLE_7 = Table(
         N_LN troj: 2 1 1 1 80.72% 53.07% 53.07% 53.07%
     """),
     small=("N_SN troj",),
+    small_count=3,
 )
 FIGURE_3 = Table(
     "retraining-fig-3",

@@ -140,7 +140,7 @@ SCALES: Mapping[str, Scale] = {
             Regime(epochs=12, batch=32),
             count=1,
             epochs=1.0,
-            longer=dict.fromkeys(("LeNet", "N_SN corner-patch"), 24),  # 12 are too few
+            longer=dict.fromkeys(("LeNet", "ABS_LeNet", "N_SN corner-patch"), 24),  # 12 are too few
             costs=_SMALL_COSTS,
             one={
                 **dict.fromkeys(("ResNet32", "ResNet110", "resnet18"), "ResNet8"),
