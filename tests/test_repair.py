@@ -23,16 +23,11 @@ def house():
         yield
 
 
-def request(tmp_path, *methods, **options):
-    options = {"model": fakes.model_file(tmp_path), "data": fakes.images_file(tmp_path), **options}
-    return engine.Request(methods=methods, **options)
-
-
 @pytest.fixture(scope="module")
 def scanned_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scanned")
     with fakes.installed(*fakes.whole_house()):
-        return folder, engine.run(request(folder, "needy", output=folder / "run"))
+        return folder, engine.run(fakes.request(folder, "needy", output=folder / "run"))
 
 
 @pytest.fixture
@@ -40,7 +35,7 @@ def scanned(house, scanned_once, tmp_path):
     """A request, and the report of its run in tmp_path / "run"."""
     folder, report = scanned_once
     shutil.copytree(folder / "run", tmp_path / "run")
-    return request(folder, "needy"), report
+    return fakes.request(folder, "needy"), report
 
 
 def altered(folder, change):
@@ -130,7 +125,7 @@ def test_the_original_is_never_written_over(scanned, tmp_path):
 
 def test_a_folder_without_a_run_is_told(house, tmp_path):
     with pytest.raises(UsageError, match="is no run folder"):
-        engine.run(request(tmp_path, findings=tmp_path / "nowhere"))
+        engine.run(fakes.request(tmp_path, findings=tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -212,78 +207,6 @@ def test_python_repairs_in_one_call(scanned, tmp_path):
     assert (tmp_path / "clean.fake").exists()
 
 
-# Which repairs are tried ---------------------------------------------------------------------------------------------
-
-
-def mender(name, preference, accuracy=1.0):
-    """A plugin whose repaired copy is as it was, or puts all images into one class."""
-
-    @dataclass(frozen=True)
-    class Mends(fakes.FakeMitigation):
-        """Repairs, or ruins."""
-
-        @agnes.hookimpl
-        def mitigate(self, network):
-            copy = network.copy()
-            if accuracy < 1:
-                with torch.no_grad():
-                    for parameter in copy.module.parameters():
-                        parameter.zero_()
-            return Repair(copy, (Change(network.layers[0].name, 0, "mended"),))
-
-    Mends.preference = preference
-    return fakes.plugin(name, "mitigation", Mends)
-
-
-def scan_with(menders, tmp_path, monkeypatch, rescans, *methods, **options):
-    """A run of a backdoored network whose re-scans end as told, in this order; how each mender went."""
-    verdicts = iter(rescans)
-    monkeypatch.setattr(mending.judging, "after_repair", lambda *a: Verdict(next(verdicts), 0.5))
-    house = [plugin for plugin in fakes.whole_house() if plugin.stage != "mitigation"]
-    with fakes.installed(*house, *menders):
-        report = engine.run(request(tmp_path, *methods, **options))
-    assert report.verdict.status == "backdoored"
-    return report, [(run.name, run.status, run.reason) for run in report.methods if run.stage == "mitigation"]
-
-
-MENDERS = [mender("first", 9), mender("second", 7), mender("third", 5), mender("fourth", 1)]
-
-
-def test_where_the_first_repair_holds_no_other_is_tried(tmp_path, monkeypatch):
-    report, went = scan_with(MENDERS, tmp_path, monkeypatch, ["clean"], "needy")
-    because = "not needed: first has repaired the network"
-    assert went == [("first", "ok", ""), ("second", "skipped", because), ("third", "skipped", because)]
-    assert [repair.method for repair in report.repairs] == ["first"]
-
-
-def test_the_next_is_tried_while_a_trigger_is_left(tmp_path, monkeypatch):
-    report, went = scan_with(MENDERS, tmp_path, monkeypatch, ["backdoored", "clean"], "needy")
-    assert [status for _, status, _ in went] == ["ok", "ok", "skipped"]
-    assert [repair.method for repair in report.repairs] == ["second", "first"]
-
-
-def test_the_next_is_tried_where_accuracy_fell_too_far(tmp_path, monkeypatch):
-    menders = [mender("first", 9, accuracy=0.1), *MENDERS[1:]]
-    report, went = scan_with(menders, tmp_path, monkeypatch, ["clean", "clean"], "needy")
-    assert [status for _, status, _ in went] == ["ok", "ok", "skipped"]
-    assert [repair.method for repair in report.repairs] == ["second", "first"]
-    menders = [mender("first", 9, accuracy=0.1), *MENDERS[1:]]
-    report, went = scan_with(menders, tmp_path, monkeypatch, ["clean"], "needy", max_accuracy_drop=1.0)
-    assert [repair.method for repair in report.repairs] == ["first"]
-
-
-def test_three_are_tried_at_most_and_the_best_comes_first(tmp_path, monkeypatch):
-    report, went = scan_with(MENDERS, tmp_path, monkeypatch, ["backdoored", "backdoored", "inconclusive"], "needy")
-    assert [name for name, _, _ in went] == ["first", "second", "third"]
-    assert len(report.repairs) == 3
-
-
-def test_all_that_are_named_run_whatever_the_first_does(tmp_path, monkeypatch):
-    _, went = scan_with(MENDERS, tmp_path, monkeypatch, ["clean", "clean"], "needy", "fourth", "second")
-    assert {name for name, status, _ in went if status == "ok"} == {"second", "fourth"}
-    assert len(went) == 2
-
-
 # Networks that nothing convicts --------------------------------------------------------------------------------------
 
 
@@ -312,7 +235,7 @@ def house_with(*menders):
 def acquitted(tmp_path):
     """The folder of a run that found nothing unusual."""
     settings = {"triggers": {"size": 29}}
-    report = engine.run(request(tmp_path, "suspects", settings=settings, output=tmp_path / "run"))
+    report = engine.run(fakes.request(tmp_path, "suspects", settings=settings, output=tmp_path / "run"))
     assert report.verdict.status == "clean"
     return report
 
@@ -330,9 +253,9 @@ def test_a_network_that_nothing_convicts_is_left_alone_by_the_engines_choice(tmp
 
 def test_who_asks_for_a_repair_all_the_same_gets_one_without_a_trigger_and_no_word_of_success(tmp_path):
     given = []
-    with house_with(freely("alone", 5, given), freely("further", 3, given), mender("first", 9)):
+    with house_with(freely("alone", 5, given), freely("further", 3, given), fakes.mender("first", 9)):
         acquitted(tmp_path)
-        report = engine.run(request(tmp_path, findings=tmp_path / "run"))
+        report = engine.run(fakes.request(tmp_path, findings=tmp_path / "run"))
     assert [repair.method for repair in report.repairs] == ["alone"]
     assert report.repair.rescan.status == "inconclusive"
     assert "found no backdoor in the original" in report.repair.rescan.reasons[0]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from agnes import engine
 from agnes.errors import OutOfTime, Refused
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
@@ -237,3 +238,29 @@ def whole_house() -> list[Plugin]:
         plugin("scores", "diagnosis", FakeDiagnosis),
         plugin("silence", "mitigation", FakeMitigation),
     ]
+
+
+def request(tmp_path, *methods, **options):
+    """A run of the fake model with the fake images."""
+    options = {"model": model_file(tmp_path), "data": images_file(tmp_path), **options}
+    return engine.Request(methods=methods, **options)
+
+
+def mender(name, preference, accuracy=1.0):
+    """A plugin whose repaired copy is as it was, or puts all images into one class."""
+
+    @dataclass(frozen=True)
+    class Mends(FakeMitigation):
+        """Repairs, or ruins."""
+
+        @hookimpl
+        def mitigate(self, network):
+            copy = network.copy()
+            if accuracy < 1:
+                with torch.no_grad():
+                    for parameter in copy.module.parameters():
+                        parameter.zero_()
+            return Repair(copy, (Change(network.layers[0].name, 0, "mended"),))
+
+    Mends.preference = preference
+    return plugin(name, "mitigation", Mends)
