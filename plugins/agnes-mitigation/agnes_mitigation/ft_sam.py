@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from agnes.hookspecs import hookimpl
 from agnes_mitigation.training import Regime, batches, persistently, tune
-from agnes_mitigation.watching import Learner, Watch, divide, repaired
+from agnes_mitigation.watching import Persistent, Watch, divide, repaired
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
     from agnes.errors import OutOfTime
     from agnes.network import Network
-    from agnes.results import Repair
+    from agnes.results import Repair, Trigger
     from agnes.samples import Samples
 
 WANTED = 10  # images a class
 
 
 @dataclass(frozen=True)
-class FtSam(Learner):
+class FtSam(Persistent):
     """Fine-tune on benign images with sharpness-aware steps, which move the weights a backdoor rests on."""
 
     paper: ClassVar[str] = (
@@ -37,16 +38,17 @@ class FtSam(Learner):
     max_accuracy_drop: float = 0.05  # on the held-out images; no state that loses more is kept (ours)
 
     @hookimpl
-    def mitigate(self, network: Network, samples: Samples, backend: Backend) -> Repair:
+    def mitigate(self, network: Network, samples: Samples, triggers: Sequence[Trigger], backend: Backend) -> Repair:
         material = divide(network, samples, self.held_out, WANTED, backend)
         generator = backend.generator("ft-sam", device="cpu")
         lessons = batches(material, material.rows, self, network, generator, backend)
         copy = network.copy()
-        watch = Watch(copy, material.held_out, (), self.max_accuracy_drop, backend)
+        watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend)
 
         def train(rate: float) -> OutOfTime | None:
             regime = Regime(self.steps, rate, self.momentum, self.weight_decay, self.rho, self.longest)
             return tune(copy, lessons, regime, watch, backend, "fine-tuning")
 
         late, told = persistently(train, self.rate, watch)
-        return repaired(network, copy, "fine-tuned on benign images", (*material.notes, told), late)
+        best, notes = self.worth(network, copy, triggers, material.held_out, backend, late)
+        return repaired(network, best, "fine-tuned on benign images", (*material.notes, told, *notes), late)

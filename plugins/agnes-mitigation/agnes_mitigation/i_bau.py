@@ -12,13 +12,13 @@ from torch.nn import functional
 from agnes.hookspecs import hookimpl
 from agnes.learning import bytes_per_image
 from agnes_mitigation.training import Batch, batches, learning, persistently
-from agnes_mitigation.watching import Learner, Watch, divide, repaired
+from agnes_mitigation.watching import Persistent, Watch, divide, repaired
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
     from agnes.errors import OutOfTime
     from agnes.network import Network
-    from agnes.results import Repair
+    from agnes.results import Repair, Trigger
     from agnes.samples import Samples
 
 WANTED = 10  # images a class
@@ -27,7 +27,7 @@ Scalar = Callable[[torch.Tensor], torch.Tensor]  # of the change
 
 
 @dataclass(frozen=True)
-class IBau(Learner):
+class IBau(Persistent):
     """Make the network withstand the worst change that all images share, by implicit hypergradients."""
 
     paper: ClassVar[str] = "Zeng et al., Adversarial Unlearning of Backdoors via Implicit Hypergradient, ICLR 2022"
@@ -44,16 +44,18 @@ class IBau(Learner):
     max_accuracy_drop: float = 0.05  # on the held-out images; no state that loses more is kept (ours)
 
     @hookimpl
-    def mitigate(self, network: Network, samples: Samples, backend: Backend) -> Repair:
+    def mitigate(self, network: Network, samples: Samples, triggers: Sequence[Trigger], backend: Backend) -> Repair:
         material = divide(network, samples, self.held_out, WANTED, backend)
         copy = network.copy()
         fits = max(1, int(backend.memory / (_HELD * bytes_per_image(copy, backend))))
         generator = backend.generator("i-bau", device="cpu")
         learner = replace(self, batch=min(self.batch, fits))
         lessons = batches(material, material.rows, learner, network, generator, backend)
-        watch = Watch(copy, material.held_out, (), self.max_accuracy_drop, backend)
+        watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend)
         late, told = persistently(lambda rate: self._unlearn(copy, lessons, rate, watch, backend), self.rate, watch)
-        return repaired(network, copy, "trained under the worst universal change", (*material.notes, told), late)
+        best, notes = self.worth(network, copy, triggers, material.held_out, backend, late)
+        how = "trained under the worst universal change"
+        return repaired(network, best, how, (*material.notes, told, *notes), late)
 
     def _unlearn(
         self, network: Network, lessons: Iterator[Batch], rate: float, watch: Watch, backend: Backend

@@ -14,7 +14,7 @@ from agnes.errors import OutOfTime
 from agnes.hookspecs import hookimpl
 from agnes.text import counted
 from agnes_mitigation.training import Regime, batches, persistently, stamped, tune
-from agnes_mitigation.watching import Learner, Material, Watch, attack_success, divide, repaired
+from agnes_mitigation.watching import Material, Persistent, Watch, attack_success, divide, repaired
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -28,7 +28,7 @@ WANTED = 10  # images a class
 
 
 @dataclass(frozen=True)
-class Retrain(Learner):
+class Retrain(Persistent):
     """Retrain on the images that the triggers send to the most affected classes, in rounds, with benign ones."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"triggers"})
@@ -61,7 +61,7 @@ class Retrain(Learner):
         accuracy, _ = measuring.accuracy(network, material.held_out, backend)
         generator = backend.generator("retrain", device="cpu")
         copy, notes = network.copy(), list(material.notes)
-        best, fewest, late = copy.copy(), (math.inf, 1.0), None
+        first, best, fewest, late = list(triggers), copy.copy(), (math.inf, 1.0), None
         for number in range(1, self.rounds + 1):
             try:
                 watch = Watch(copy, material.held_out, triggers, self.delta, backend, accuracy)
@@ -77,7 +77,8 @@ class Retrain(Learner):
             if late or not (known or found) or watch.step == 0:  # nothing left, or no step within delta
                 break
             triggers = [*triggers, *found]
-        return repaired(network, best, "retrained", notes, late)
+        best, why = self.worth(network, best, first, material.held_out, backend, late)
+        return repaired(network, best, "retrained", (*notes, *why), late)
 
     def _round(
         self,

@@ -10,7 +10,7 @@ import torch
 
 from agnes.hookspecs import hookimpl
 from agnes_mitigation.training import Regime, batches, persistently, stamped, tune
-from agnes_mitigation.watching import Learner, Watch, divide, repaired
+from agnes_mitigation.watching import Persistent, Watch, divide, repaired
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -23,7 +23,7 @@ WANTED = 10  # images a class
 
 
 @dataclass(frozen=True)
-class Unlearn(Learner):
+class Unlearn(Persistent):
     """Teach the true labels of images under the trigger, for one pass over a small set of benign images."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"triggers"})
@@ -56,4 +56,5 @@ class Unlearn(Learner):
             return tune(copy, lessons, Regime(self.steps, rate), watch, backend, "unlearning")
 
         late, told = persistently(train, self.rate, watch)
-        return repaired(network, copy, "trained on images under the trigger", (*material.notes, told), late)
+        best, notes = self.worth(network, copy, triggers, material.held_out, backend, late)
+        return repaired(network, best, "trained on images under the trigger", (*material.notes, told, *notes), late)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -30,6 +31,31 @@ class Learner(Method):
     augment: bool = True  # images are shifted a little and change brightness, so that few go further (ours)
     teacher: float = 0.5  # weight of the network's own answer to the benign image beside its label (ours)
     held_out: float = 0.2  # share of the images that is not learnt from and decides which state is kept (ours)
+
+
+@dataclass(frozen=True)
+class Persistent(Learner):
+    """What methods have in common that begin anew at lower rates, and hand back nothing that is no repair."""
+
+    gone: float = 0.5  # share of the known triggers' mean success that has to go, or nothing is changed; 0: any (ours)
+
+    def worth(
+        self,
+        before: Network,
+        after: Network,
+        triggers: Sequence[Trigger],
+        samples: Samples,
+        backend: Backend,
+        late: OutOfTime | None = None,
+    ) -> tuple[Network, tuple[str, ...]]:
+        """The trained network or, where the triggers have lost too little by it, the one that came, and why."""
+        if not triggers or late is not None or self.gone <= 0:
+            return after, ()
+        one, other = (mean_success(network, triggers, samples, backend) for network in (before, after))
+        if other <= (1 - self.gone) * one:
+            return after, ()
+        note = f"training left the triggers a success of {other:.0%} where it had been {one:.0%}, which is no repair"
+        return before.copy(), (note,)
 
 
 @dataclass(frozen=True)
@@ -137,6 +163,11 @@ class Watch:
 def attack_success(network: Network, triggers: Sequence[Trigger], samples: Samples, backend: Backend) -> float:
     """The largest success of the triggers; 0 where there are none."""
     return max((measuring.attack_success(network, t, samples, backend)[0] for t in triggers), default=0.0)
+
+
+def mean_success(network: Network, triggers: Sequence[Trigger], samples: Samples, backend: Backend) -> float:
+    """The success of the triggers, one as much as another."""
+    return statistics.fmean(measuring.attack_success(network, t, samples, backend)[0] for t in triggers)
 
 
 def repaired(

@@ -42,7 +42,7 @@ METHODS = (
 def mitigated(method, planted, samples, backend):
     given = {"triggers": (planted.trigger,)} if "triggers" in method.needs else {}
     given |= {"rescan": None} if isinstance(method, Retrain) else {}
-    given |= {"triggers": ()} if isinstance(method, Withstand) else {}
+    given |= {"triggers": ()} if isinstance(method, (Withstand, FtSam, IBau)) else {}
     return method.mitigate(network=planted.network, samples=samples, backend=backend, **given)
 
 
@@ -116,6 +116,50 @@ def test_training_is_begun_again_at_a_lower_rate_where_no_state_keeps_accuracy(
     said = f"trained at a rate of {', then '.join(f'{rate:g}' for rate in rates)}; kept "
     said += f"step {method.rounds if isinstance(method, IBau) else method.steps} at a rate of {rates[-1]:g}"
     assert any((said if harmless else said.partition("step")[0] + "no state") in note for note in repair.notes)
+
+
+class Idle(Scripted):
+    """In place of any optimiser: it moves weights that neither the trigger nor any class hangs on."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            parameter.mul_(1.001)
+
+
+@pytest.mark.parametrize("gone", [0.5, 0.0])
+@pytest.mark.parametrize("method", METHODS[:-1], ids=lambda m: type(m).__name__)
+def test_a_network_whose_trigger_works_on_comes_back_as_it_was_unless_told_otherwise(
+    method, gone, planted, backend, monkeypatch
+):
+    monkeypatch.setattr(torch.optim, "Adam", Idle)
+    monkeypatch.setattr(torch.optim, "SGD", Idle)
+    given = {"rescan": None} if isinstance(method, Retrain) else {}
+    repair = replace(method, gone=gone).mitigate(
+        network=planted.network, samples=planted.samples, triggers=(planted.trigger,), backend=backend, **given
+    )
+    assert bool(repair.changes) == (gone == 0)
+    assert any("left the triggers a success of 100% where it had been 100%" in n for n in repair.notes) == (gone > 0)
+
+
+@pytest.mark.parametrize(("left", "kept"), [((1.0, 0.0), True), ((1.0, 0.1), False), ((0.5, 0.5), True)])
+def test_of_several_triggers_the_mean_success_has_to_fall_by_half(left, kept, planted, backend, monkeypatch):
+    after, triggers = planted.network.copy(), (planted.trigger, replace(planted.trigger, target=1))
+    success = {(id(planted.network), 0): 1.0, (id(planted.network), 1): 1.0}
+    success |= {(id(after), number): share for number, share in enumerate(left)}
+    monkeypatch.setattr(
+        watching.measuring, "attack_success", lambda n, t, *_: (success[id(n), [*map(id, triggers)].index(id(t))], 9)
+    )
+    found, notes = FtSam().worth(planted.network, after, triggers, planted.samples, backend)
+    assert (found is after) == kept == (notes == ())
+    assert kept or all(torch.equal(value, state(planted.network)[name]) for name, value in state(found).items())
+
+
+def test_training_without_known_triggers_is_kept_whatever_comes_of_them(planted, backend):
+    after = planted.network.copy()
+    assert FtSam().worth(planted.network, after, (), planted.samples, backend) == (after, ())
+    late = OutOfTime("the time budget is spent")  # nothing can be measured any more
+    assert FtSam().worth(planted.network, after, (planted.trigger,), planted.samples, backend, late) == (after, ())
 
 
 def test_training_is_not_begun_again_once_time_has_run_out(planted):
@@ -237,14 +281,14 @@ def test_the_test_part_decides_nothing(method, planted, backend):
 
 def test_batch_norm_keeps_its_statistics(backend):
     network = tiny_network("residual")
-    repair = FtSam(steps=3, max_accuracy_drop=1.0).mitigate(network, tiny_samples(network, each=4), backend)
+    repair = FtSam(steps=3, max_accuracy_drop=1.0).mitigate(network, tiny_samples(network, each=4), (), backend)
     before, after = state(network), state(repair.network)
     assert repair.changes
     assert all(torch.equal(after[name], before[name]) for name in before if "running" in name or "tracked" in name)
 
 
 def test_a_network_that_loses_accuracy_goes_back_to_its_best_state(planted, backend):
-    repair = FtSam(steps=30, rate=50.0, rho=0.0).mitigate(planted.network, planted.samples, backend)
+    repair = FtSam(steps=30, rate=50.0, rho=0.0).mitigate(planted.network, planted.samples, (), backend)
     assert repair.changes == ()
     assert "nothing was changed" in repair.notes[-1]
 

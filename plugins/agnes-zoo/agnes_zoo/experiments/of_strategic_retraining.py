@@ -40,7 +40,6 @@ TABLE_2 = Table(
     """),
     tiny=("N_SN", "N_SN troj"),
     small=_SMALL,
-    small_count=3,
 )
 TABLE_3 = Table(
     "retraining-3",
@@ -59,7 +58,6 @@ TABLE_3 = Table(
     """),
     tiny=("N_SN", "N_SN troj"),
     small=_SMALL,
-    small_count=3,
 )
 TABLE_4 = Table(
     "retraining-4",
@@ -87,8 +85,8 @@ TABLE_4 = Table(
     small=_SMALL,
     note=_SHARE + "True ASR is the planted trigger's, which the paper does not report.",
 )
-_UNLEARN = {"search": "neural-cleanse", "repair": "unlearn", "settings": {}, "methods": {}, "bound": 0.5}
-_STRATEGIC = {"search": "abs", "repair": "retrain", "settings": {}, "methods": {}, "bound": _BOUND}
+_UNLEARN = {"search": "neural-cleanse", "repair": "unlearn", "settings": {"gone": 0.0}, "methods": {}, "bound": 0.5}
+_STRATEGIC = {"search": "abs", "repair": "retrain", "settings": {"gone": 0.0}, "methods": {}, "bound": _BOUND}
 _PATCH = {"size": 4, "place": (27, 27), "colour": (1.0, 1.0, 1.0)}
 _NCN = Models("ABS_LeNet", "patch", _PATCH, repaired=True)
 TABLE_5 = Table(
@@ -149,7 +147,6 @@ TABLE_7 = Table(
         N_LN troj: 2 1 1 1 80.72% 53.07% 53.07% 53.07%
     """),
     small=("N_SN troj",),
-    small_count=3,
 )
 FIGURE_3 = Table(
     "retraining-fig-3",
@@ -167,7 +164,6 @@ FIGURE_3 = Table(
     tiny=("N_SN troj",),
     plot="heat",
     note="The paper shows the matrices and gives no figures but the number of masks.",
-    small_count=3,
 )
 FIGURE_4 = Table(
     "retraining-fig-4",

@@ -110,6 +110,7 @@ def in_rounds(
     network = subject.network
     settings = {
         "rounds": 1,
+        "gone": 0.0,  # the paper keeps what it has
         "top_p": max(1, round(top_p * network.class_count / _CLASSES)),
         **methods.get("retrain", {}),
     }
