@@ -124,18 +124,29 @@ class Backend:
             start = 0
             while start < count:
                 stop = min(count, start + sizes.next)
-                try:
-                    with sizes.measuring(self.device, stop - start):
-                        result = work(start, stop)
-                except (MemoryError, RuntimeError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    sizes.shrink(stop - start, what, self)
-                    continue
-                results.append(result)
-                tick(stop - start)
-                start = stop
+                for result in self._tried(work, start, stop, sizes, what):
+                    results.append(result)
+                    tick(stop - start)
+                    start = stop
         return results
+
+    def room(self, work: Callable[[int, int], Any], most: int) -> int:
+        """How many items of `work(start, stop)` fit the memory budget at once, `most` at most; found by doing some."""
+        sizes = _Sizes(self.memory, most)
+        while not sizes.settled:
+            self._tried(work, 0, sizes.next, sizes, "")
+        return sizes.next
+
+    def _tried(self, work: Callable[[int, int], Any], start: int, stop: int, sizes: _Sizes, what: str) -> list[Any]:
+        """What comes of one chunk; nothing where memory ran out, and the next one will be smaller."""
+        try:
+            with sizes.measuring(self.device, stop - start):
+                return [work(start, stop)]
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            sizes.shrink(stop - start, what, self)
+            return []
 
     def map(self, function: Callable[..., torch.Tensor], *tensors: torch.Tensor, what: str = "") -> torch.Tensor:
         """`function` over the rows of tensors of one length, in chunks, joined again along the first dimension.
@@ -210,19 +221,19 @@ class _Sizes:
         self.next = 1 if each is None else max(1, min(count, int(budget / max(1.0, each))))
         self._limit = count  # lowered for good when memory ran out
         self._measured: dict[int, int] = {}  # items -> peak bytes
-        self._settled = each is not None
+        self.settled = each is not None
 
     @contextlib.contextmanager
     def measuring(self, device: torch.device, items: int) -> Iterator[None]:
         """Measure chunks while they grow, then let the rest run at full speed."""
-        if self._settled:
+        if self.settled:
             yield
             return
         with MemoryMeter(device) as meter:
             yield
         self._measured[items] = meter.peak
         self.next = max(1, min(self._limit, items * _GROWTH, self._fitting()))
-        self._settled = self.next <= items
+        self.settled = self.next <= items
 
     def _fitting(self) -> int:
         """How many items the budget holds, by the line through the two largest chunks measured."""
@@ -245,7 +256,7 @@ class _Sizes:
                 "use a device with more memory"
             )
         self.next = self._limit = items // 2
-        self._settled = True
+        self.settled = True
 
 
 def is_out_of_memory(error: BaseException) -> bool:

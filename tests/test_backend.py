@@ -225,6 +225,23 @@ def test_a_budget_smaller_than_one_item_goes_one_at_a_time():
     assert sizes == [1] * 12
 
 
+@pytest.mark.parametrize(
+    ("budget", "most", "room"), [(10, 50, 1), (80_000, 50, 20), (1 << 30, 128, 128), (1 << 30, 1, 1)]
+)
+def test_room_is_how_many_items_the_budget_holds(budget, most, room):
+    backend = Backend(torch.device("cpu"), memory=budget)
+    found = backend.room(lambda start, stop: (torch.zeros(stop - start, 1000), 0)[1], most)
+    assert 0.9 * room <= found <= room
+
+
+def test_room_is_less_than_what_ran_out_of_memory():
+    def work(start: int, stop: int) -> None:
+        if stop - start > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert Backend(torch.device("cpu"), memory=1 << 30).room(work, 128) == 4
+
+
 def test_chunks_of_a_network_are_the_network(cpu):
     network = Network.of(residual(0), INPUT_SHAPE)
     images = torch.rand(37, *INPUT_SHAPE, generator=cpu.generator("images"))

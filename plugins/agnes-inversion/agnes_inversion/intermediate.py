@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from agnes_inversion.reading import Reader
-from agnes_inversion.search import Descent, fitting
+from agnes_inversion.search import Descent
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -148,7 +148,7 @@ def intermediate_triggers(
         with torch.enable_grad():
             _away(cut.logits(index[start:stop], maps), labels).backward()
 
-    length = fitting(step, len(channels), backend)
+    length = backend.room(step, len(channels))
     made = [
         making.triggers(cut, some, aims, labels, backend)
         for some, aims in zip(index.split(length), known.split(length), strict=True)

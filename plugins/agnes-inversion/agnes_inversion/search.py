@@ -313,7 +313,7 @@ class Search:
             part = rows[start:stop]
             self._chunk(made[part], arms[part], weights[part], columns[start:stop], weights.new_ones(len(part)))
 
-        return fitting(work, largest, self.backend)
+        return self.backend.room(work, largest)
 
     def _images_of_step(self, draw: torch.Generator) -> torch.Tensor:
         """Which images are seen: `batch` at most, of all or of every group."""
@@ -337,18 +337,6 @@ class Search:
             self.found.dropped[active] = dropped
             done |= dropped
         return active[~done]
-
-
-def fitting(work: Callable[[int, int], object], largest: int, backend: Backend) -> int:
-    """How many items of some work fit the memory at once, `largest` at most; found by doing it once."""
-    sizes: list[int] = []
-
-    def measured(start: int, stop: int) -> None:
-        work(start, stop)
-        sizes.append(stop - start)
-
-    backend.chunked(measured, largest)
-    return max(sizes)
 
 
 def _owners(rows: torch.Tensor) -> tuple[int, torch.Tensor]:
