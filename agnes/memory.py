@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 
 class _Allocations(TorchDispatchMode):
@@ -20,12 +20,16 @@ class _Allocations(TorchDispatchMode):
         self.peak = 0
         self._seen: dict[int, weakref.ref] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here: torch need not load its compiler, a second's work, to keep it out."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        known = {id(s) for s in (_storage(t) for t in tree_leaves((args, kwargs))) if s is not None}
+        known = {id(storage) for storage in _storages((*args, *(kwargs or {}).values()))}
         result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            storage = _storage(leaf)
-            if storage is not None and id(storage) not in known:
+        for storage in _storages(result if isinstance(result, (tuple, list)) else (result,)):
+            if id(storage) not in known:
                 self._add(storage)
         return result
 
@@ -44,10 +48,14 @@ class _Allocations(TorchDispatchMode):
         self._seen[key] = weakref.ref(storage, freed)
 
 
-def _storage(value: Any) -> torch.UntypedStorage | None:
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
-        return None
-    return value.untyped_storage()
+def _storages(values: Iterable[Any]) -> Iterator[torch.UntypedStorage]:
+    """What tensors among an operator's arguments or results, or in lists of them, lie in."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            if value.layout == torch.strided:
+                yield value.untyped_storage()
+        elif isinstance(value, (list, tuple)):
+            yield from _storages(value)
 
 
 _open_meters: list[MemoryMeter] = []  # of CUDA devices, whose own peak has room for one question at a time

@@ -96,10 +96,19 @@ def stamped(
 
 def wearing(some: Sequence[Box], images: torch.Tensor) -> torch.Tensor:
     """The images under each box: boxes, images, channels, height, width."""
-    copies = images[None].repeat(len(some), 1, 1, 1, 1)
-    for box, of_box in zip(some, copies, strict=True):
-        box.stamp(of_box)
-    return copies
+    first, last = (
+        torch.tensor(corner, device=images.device)
+        for corner in zip(
+            *(((box.row, box.column), (box.row + box.height, box.column + box.width)) for box in some), strict=True
+        )
+    )  # boxes x axes
+    within = [
+        (at >= first[:, axis, None]) & (at < last[:, axis, None])
+        for axis, at in enumerate(torch.arange(length, device=images.device) for length in images.shape[2:])
+    ]
+    covered = within[0][:, :, None] & within[1][:, None, :]  # boxes, height, width
+    colours = images.new_tensor([box.colour for box in some])
+    return torch.where(covered[:, None, None], colours[:, None, :, None, None], images)
 
 
 def best_boxes(
