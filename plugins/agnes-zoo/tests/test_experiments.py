@@ -271,12 +271,16 @@ def test_what_learns_slower_has_more_epochs_unless_the_paper_says_how_many():
     assert scale.plan(Models("N_SN", epochs=10), 0, {}).regime.epochs == 5
 
 
-def test_a_table_may_have_more_networks_at_small_than_others():
+def test_a_table_has_the_papers_networks_up_to_the_scales_number():
     row, column = TABLE.rows[0], TABLE.columns[0]
-    cheap = replace(TABLE, small_count=5)
-    assert [cheap.networks_at(scale, 1, row, column) for scale in ("small", "paper")] == [5, 1]
-    assert [TABLE.networks_at("small", most, row, column) for most in (1, 9)] == [1, TABLE.count]
-    assert TABLE.networks_at("paper", 9, row, replace(column, count=2)) == 2
+    assert [TABLE.networks(most, row, column) for most in (1, 9)] == [1, TABLE.count]
+    assert TABLE.networks(9, row, replace(column, count=2)) == 2
+
+
+def test_the_user_says_how_many_networks_there_are_of_each_kind(asked, tmp_path):
+    outcome = running.run(TABLE, replace(SCALE, networks=5), tmp_path)
+    assert sorted(asked) == [(arch, number) for arch in ("N_SN", "N_SN_BN") for number in (1, 2, 3, 4, 5)]
+    assert figure(outcome, "one", "seed").values == (1.0, 2.0, 3.0, 4.0, 5.0)
 
 
 def test_the_stop_sign_is_the_target_wherever_there_is_one():
@@ -300,6 +304,18 @@ def test_a_scales_costs_bound_what_a_table_asks(tmp_path):
     assert probe.settings["methods"]["abs"]["samples"] == 99
 
 
+def test_no_networks_is_no_number_and_the_report_says_the_number(tmp_path, capsys):
+    assert invoke(["bench", "agnes-1", "--networks", "0"]) == UsageError.exit_code
+    assert "--networks takes a number from 1 on, not 0" in capsys.readouterr().err
+    words = ["--networks", "2", "--jobs", "1", "-o", str(tmp_path), "--quiet"]
+    assert invoke(["bench", "retraining-2", *words]) == 0
+    assert "agnes bench retraining-2 --scale tiny --networks 2`" in capsys.readouterr().out
+    document = json.loads((tmp_path / "retraining-2-tiny" / "results.json").read_text())
+    known = [each for each in document["figures"] if each["value"] is not None]  # clean networks have no success
+    assert known
+    assert all(len(each["values"]) == 2 and each["interval"] for each in known)
+
+
 def test_an_unknown_scale_or_table_is_told_with_its_neighbour(capsys):
     with pytest.raises(UsageError, match="did you mean 'small'"):
         scale_of("smal")
@@ -316,9 +332,9 @@ def test_the_papers_figures_are_read_as_they_stand():
 def test_the_name_of_a_table_is_a_command(monkeypatch):
     said = []
     monkeypatch.setattr(experimenting, "reproduced", lambda *given: said.append(given) or 0)
-    words = ["--scale", "small", "--data", "x.npz", "-j", "2", "--quiet"]
+    words = ["--scale", "small", "--data", "x.npz", "--networks", "3", "-j", "2", "--quiet"]
     assert invoke(["bench", "agnes-2", *words]) == invoke(["bench", "table", "agnes-2", *words]) == 0
-    assert said == [(["agnes-2"], "small", ["x.npz"], None, 2, "cpu", 0, False, True)] * 2
+    assert said == [(["agnes-2"], "small", ["x.npz"], 3, None, 2, "cpu", 0, False, True)] * 2
     assert invoke(["bench", "agnes-2000"]) != 0
 
 

@@ -91,6 +91,10 @@ def table(
             help="Data in the place of the scale's, all or some. Repeatable.",
         ),
     ] = None,
+    networks: Annotated[
+        int | None,
+        typer.Option("--networks", metavar="N", help="Of each kind, of other seeds; the scale's number by default."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="The results. Default: runs/experiments.")
     ] = None,
@@ -108,4 +112,4 @@ def table(
     """
     from agnes_zoo.commands.experimenting import reproduced
 
-    raise typer.Exit(reproduced(names, scale, data or [], output, jobs, device, seed, json, quiet))
+    raise typer.Exit(reproduced(names, scale, data or [], networks, output, jobs, device, seed, json, quiet))

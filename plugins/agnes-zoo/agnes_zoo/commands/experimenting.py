@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from agnes.errors import UsageError
 from agnes_zoo.commands.progress import shown
 from agnes_zoo.experiments import catalogue, costing, running, writing
 from agnes_zoo.experiments.describing import Table
-from agnes_zoo.experiments.scales import SCALES, scale_of, sources_of
+from agnes_zoo.experiments.scales import SCALES, Scale, scale_of, sources_of
 
 INTERRUPTED = 130
 DEFAULT = Path("runs") / "experiments"
@@ -60,6 +61,7 @@ def reproduced(
     names: list[str],
     scale_name: str,
     data: list[str],
+    networks: int | None,
     output: Path | None,
     jobs: int | None,
     device: str,
@@ -68,9 +70,11 @@ def reproduced(
     quiet: bool,
 ) -> int:
     """Run tables one after another; the exit code."""
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"--jobs takes a number from 1 on, not {jobs}")
-    scale, sources, folder = scale_of(scale_name), sources_of(data), output or DEFAULT
+    for option, number in (("--jobs", jobs), ("--networks", networks)):
+        if number is not None and number < 1:
+            raise UsageError(f"{option} takes a number from 1 on, not {number}")
+    scale = replace(scale_of(scale_name), networks=networks)
+    sources, folder = sources_of(data), output or DEFAULT
     wanted = list(catalogue.TABLES) if names == ["all"] else names
     tables = [catalogue.find(name) for name in wanted]
     for number, table in enumerate(tables):
@@ -96,7 +100,7 @@ def reproduced(
             typer.echo("agnes: interrupted; the same command goes on with what is left", err=True)
             return INTERRUPTED
         place = folder / f"{table.name}-{scale.name}{_suffix(sources)}"
-        text = writing.write(outcome, place, _command(table.name, scale.name, data, device, seed), sources)
+        text = writing.write(outcome, place, _command(table.name, scale, data, device, seed), sources)
         typer.echo((place / "results.json").read_text(encoding="utf-8") if as_json else text)
         if not quiet:
             typer.echo(f"written to {place}", err=True)
@@ -108,7 +112,8 @@ def _suffix(sources: dict[str, str]) -> str:
     return "".join(f"-{Path(source).stem}" for source in sources.values())
 
 
-def _command(table: str, scale: str, data: list[str], device: str, seed: int) -> str:
-    words = ["agnes", "bench", table, "--scale", scale, *(word for each in data for word in ("--data", each))]
+def _command(table: str, scale: Scale, data: list[str], device: str, seed: int) -> str:
+    words = ["agnes", "bench", table, "--scale", scale.name, *(word for each in data for word in ("--data", each))]
+    words += ["--networks", str(scale.networks)] * (scale.networks is not None)
     words += ["--device", device] * (device != "cpu") + ["--seed", str(seed)] * (seed != 0)
     return shlex.join(words)

@@ -74,7 +74,6 @@ class Table:
     count: int = 1  # networks of each kind in the paper
     tiny: tuple[str, ...] = ()  # the rows at this scale; none named: the first
     small: tuple[str, ...] = ()  # the rows at this scale; none named: all
-    small_count: int | None = None  # networks of a kind at this scale, where they cost little
     plot: Plot = "bars"
     note: str = ""  # what is done in another way than in the paper
 
@@ -86,10 +85,8 @@ class Table:
             wanted = self.small if scale == "small" and self.small else tuple(row.name for row in self.rows)
         return tuple(row for row in self.rows if row.name in wanted)
 
-    def networks_at(self, scale: str, most: int, row: Row, column: Column) -> int:
-        """Networks of a kind: the paper's, but not more than `most`; at `small` what is said here, if anything."""
-        if scale == "small" and self.small_count is not None:
-            return self.small_count
+    def networks(self, most: int, row: Row, column: Column) -> int:
+        """Networks of a kind: the paper's, but not more than `most`."""
         return max(1, min(most, column.count or row.count or self.count))
 
     def published(self, row: str, column: Column) -> float | None:

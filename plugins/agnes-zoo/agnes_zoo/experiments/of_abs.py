@@ -119,7 +119,6 @@ TABLE_3 = Table(
     tiny=("CIFAR-10, NiN",),
     small=_SMALL,
     note=_OTHER + _STAND_IN + "Where all candidates are compromised there is nothing to say of the others.",
-    small_count=3,
 )
 _NC = {"search": "neural-cleanse", "methods": {}}
 TABLE_4 = Table(
@@ -288,7 +287,6 @@ FIGURE_16 = Table(
     tiny=("CIFAR-10, NiN",),
     small=_SMALL,
     note=_OTHER + _STAND_IN + "The paper shows bars for each network; ours are in results.csv.",
-    small_count=3,
 )
 _BLIND = {"abs": Probe("search", {"search": "abs", "methods": {}, "inputs": "inverted"})}
 FIGURE_20 = Table(

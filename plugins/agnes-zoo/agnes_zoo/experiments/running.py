@@ -118,7 +118,7 @@ def _asks(table: Table, scale: Scale, row: Row, column: Column, sources: Mapping
     probe = table.probes[column.probe]
     settings = _settings(probe, row.probes.get(column.probe, {}), scale)
     models = row.models.but(**column.models)
-    count = table.networks_at(scale.name, scale.count, row, column)
+    count = scale.networks or table.networks(scale.count, row, column)
     return [Ask(scale.plan(models, number, sources), probe.measure, settings) for number in range(count)]
 
 

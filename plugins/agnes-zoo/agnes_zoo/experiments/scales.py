@@ -32,6 +32,7 @@ class Scale:
     one: Mapping[str, str] = field(default_factory=dict)  # architecture -> the small one that stands for it
     longer: Mapping[str, int] = field(default_factory=dict)  # network, or it and the attack -> epochs it needs
     lessons: int = 50  # test images of each class where a repair learns from them
+    networks: int | None = None  # of each kind, where the user says how many
 
     def plan(self, models: Models, number: int, sources: Mapping[str, str]) -> Plan:
         """The plan of one network; `sources` are data that the user named, by the scale's name for them or for all."""
@@ -131,7 +132,7 @@ SCALES: Mapping[str, Scale] = {
         ),
         Scale(
             "small",
-            "ten embedded signs, 1 or 3 networks of a kind, the papers' smaller architectures, a part of their steps",
+            "ten embedded signs, one network a kind, the papers' smaller architectures, a part of their steps",
             {
                 "signs": DataPlan("signs10", _SEED, train=2000, samples=4, test=10, held_out=10),
                 "grey": DataPlan("signs10-grey", _SEED, train=2000, samples=1, test=10, held_out=10),
