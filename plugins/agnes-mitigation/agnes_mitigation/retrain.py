@@ -41,7 +41,9 @@ class Retrain(Persistent):
     delta: float = 0.08  # loss of accuracy on the held-out images that ends it (paper, section 4.2)
     rounds: int = 3  # at most (paper, table 6: no trojan neuron left after three)
     steps: int = 200  # of a round (ours; the paper does not say)
-    rate: float = 3e-3  # Adam's learning rate at the start of a round; it falls to a hundredth (ours)
+    rate: float = 0.03  # learning rate of SGD at the start of a round; it falls to a hundredth (ours)
+    momentum: float = 0.9  # of SGD (ours)
+    longest: float = 1.0  # longer gradients are shortened to this norm (ours)
     left: float = 0.05  # success of a known trigger up to which it counts as gone (ours)
 
     def suits(self, network: Network) -> str | None:
@@ -101,7 +103,8 @@ class Retrain(Persistent):
         lessons = batches(material, rows, self, network, generator, backend, stamp)
 
         def train(rate: float) -> OutOfTime | None:
-            return tune(copy, lessons, Regime(self.steps, rate), watch, backend, "retraining")
+            regime = Regime(self.steps, rate, self.momentum, longest=self.longest)
+            return tune(copy, lessons, regime, watch, backend, "retraining")
 
         late, told = persistently(train, self.rate, watch)
         return late, len(misled), told

@@ -32,8 +32,8 @@ class Regime:
     """How a network is trained."""
 
     steps: int
-    rate: float
-    momentum: float | None = None  # of SGD; None: Adam
+    rate: float  # of SGD
+    momentum: float
     weight_decay: float = 0.0
     rho: float = 0.0  # radius of the sharpness-aware perturbation; 0: plain steps
     longest: float | None = None  # norm of the gradient beyond which it is shortened
@@ -51,7 +51,8 @@ def tune(
 ) -> OutOfTime | None:
     """Train this network in place and leave it in the best state that the watch saw; what ended it too early."""
     with learning(network, watch) as session, backend.progress(what, regime.steps) as tick:
-        optimiser = _optimiser(session.parameters, regime)
+        how = {"momentum": regime.momentum, "weight_decay": regime.weight_decay}
+        optimiser = torch.optim.SGD(session.parameters, regime.rate, **how)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, regime.steps, regime.rate / 100)
         each = bytes_per_image(network, backend)
         for step in range(1, regime.steps + 1):
@@ -112,12 +113,6 @@ def learning(network: Network, watch: Watch) -> Iterator[Session]:
             parameter.requires_grad_(False)
             parameter.grad = None
         watch.put_best()
-
-
-def _optimiser(parameters: Sequence[torch.Tensor], regime: Regime) -> torch.optim.Optimizer:
-    if regime.momentum is None:
-        return torch.optim.Adam(parameters, lr=regime.rate, weight_decay=regime.weight_decay)
-    return torch.optim.SGD(parameters, lr=regime.rate, momentum=regime.momentum, weight_decay=regime.weight_decay)
 
 
 def _step(

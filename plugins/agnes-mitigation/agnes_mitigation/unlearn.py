@@ -32,7 +32,9 @@ class Unlearn(Persistent):
 
     share: float = 0.2  # of each batch under a trigger (Neural Cleanse)
     steps: int = 200  # however few the images (ours; Neural Cleanse's one pass over a tenth of GTSRB is about 110)
-    rate: float = 3e-3  # Adam's learning rate at the start; it falls to a hundredth (ours)
+    rate: float = 0.03  # learning rate of SGD at the start; it falls to a hundredth (ours)
+    momentum: float = 0.9  # of SGD (ours)
+    longest: float = 1.0  # longer gradients are shortened to this norm (ours)
     max_accuracy_drop: float = 0.08  # on the held-out images; no state that loses more is kept (ours)
 
     def suits(self, network: Network) -> str | None:
@@ -53,7 +55,8 @@ class Unlearn(Persistent):
         watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend)
 
         def train(rate: float) -> OutOfTime | None:
-            return tune(copy, lessons, Regime(self.steps, rate), watch, backend, "unlearning")
+            regime = Regime(self.steps, rate, self.momentum, longest=self.longest)
+            return tune(copy, lessons, regime, watch, backend, "unlearning")
 
         late, told = persistently(train, self.rate, watch)
         best, notes = self.worth(network, copy, triggers, material.held_out, backend, late)

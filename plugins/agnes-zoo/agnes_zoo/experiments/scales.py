@@ -132,7 +132,7 @@ SCALES: Mapping[str, Scale] = {
         ),
         Scale(
             "small",
-            "ten embedded signs, one network a kind, the papers' smaller architectures, a part of their steps",
+            "ten embedded signs, the papers' smaller architectures, a part of their steps",
             {
                 "signs": DataPlan("signs10", _SEED, train=2000, samples=4, test=10, held_out=10),
                 "grey": DataPlan("signs10-grey", _SEED, train=2000, samples=1, test=10, held_out=10),
