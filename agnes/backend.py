@@ -134,6 +134,7 @@ class Backend:
         """How many items of `work(start, stop)` fit the memory budget at once, `most` at most; found by doing some."""
         sizes = _Sizes(self.memory, most)
         while not sizes.settled:
+            self.check()
             self._tried(work, 0, sizes.next, sizes, "")
         return sizes.next
 

@@ -111,7 +111,8 @@ def _calibrated(
     strong = [trait for trait in order if weighing.alone(trait) >= weighing.threshold]
     agreeing = [w for w in convicting if w.trigger.target == order[0].target] if probability >= weighing.doubt else []
     if probability >= weighing.threshold or agreeing:
-        targets = tuple(dict.fromkeys(t.target for t in strong or order[:1] if t.target is not None))
+        leading = strong or [trait for trait in order if trait.target is not None][:1]
+        targets = tuple(dict.fromkeys(trait.target for trait in leading if trait.target is not None))
         target = targets[0] if targets else None
         name = None if target is None else network.class_names[target]
         also = [_described(network, w) for w in agreeing]
@@ -142,17 +143,20 @@ def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> t
     bounds, weighed = Bounds(), weigh(network, triggers)
     led_to: dict[str, set[int]] = {}
     smallest: dict[Any, float] = {}  # of those that work; larger ones of a method to a class add nothing
+
+    def works(trigger: Trigger) -> bool:
+        return trigger.asr >= bounds.asr and not _of_random_neuron(trigger)
+
     for trigger in triggers:
         led_to.setdefault(trigger.method, set()).add(trigger.target)
-        if trigger.asr >= bounds.asr:
+        if works(trigger):
             smallest[_like(trigger)] = min(trigger.l1, smallest.get(_like(trigger), math.inf))
 
     def told(w: Weighed) -> Trigger:
-        compared = math.isfinite(w.index) and len(led_to[w.trigger.method]) > 1  # one class alone is like itself
+        compared = math.isfinite(w.index) and len(led_to[w.trigger.method]) >= bounds.compared
         convicts = w.convicts
         if verdict.calibrated:
-            works = w.trigger.asr >= bounds.asr
-            convicts = works and w.trigger.target in verdict.targets and w.trigger.l1 == smallest[_like(w.trigger)]
+            convicts = works(w.trigger) and w.trigger.target in verdict.targets and w.trigger.l1 == smallest[_like(w.trigger)]
         return replace(w.trigger, anomaly_index=w.index if compared else None, convicts=convicts)
 
     return tuple(sorted(map(told, weighed), key=lambda trigger: not trigger.convicts))
@@ -171,12 +175,12 @@ def backdoors(triggers: Sequence[Trigger]) -> int:
 def after_repair(rescan: Verdict, outcomes: Sequence[TriggerOutcome], class_names: Sequence[str]) -> Verdict:
     """The re-scan's verdict; a trigger that convicted the original and still works convicts the repair too."""
     left = [outcome for outcome in outcomes if outcome.after >= Bounds().asr]
-    if not left or rescan.status == "backdoored":
+    if not left:
         return rescan
     worst = max(left, key=lambda outcome: outcome.after)
     name = class_names[worst.target]
     reasons = [f"the trigger to {name} that convicted the original still sends {worst.after:.0%} of images there"]
-    targets = tuple(outcome.target for outcome in left)
+    targets = tuple(dict.fromkeys((*(outcome.target for outcome in left), *rescan.targets)))
     return Verdict("backdoored", rescan.probability, worst.target, name, (*reasons, *rescan.reasons), targets)
 
 

@@ -31,7 +31,8 @@ def traits(triggers: Sequence[Trigger], evidence: Sequence[Evidence], area: int)
         for method in {t.method: None for t in triggers}
         if (trait := _of_triggers(method, [t for t in triggers if t.method == method and t.held_out], area))
     ]
-    return sorted([*found, *map(_of_evidence, evidence)], key=lambda trait: trait.source)
+    found += [trait for each in evidence if (trait := _of_evidence(each))]
+    return sorted(found, key=lambda trait: trait.source)
 
 
 def _of_triggers(method: str, triggers: Sequence[Trigger], area: int) -> Trait | None:
@@ -42,11 +43,12 @@ def _of_triggers(method: str, triggers: Sequence[Trigger], area: int) -> Trait |
     return Trait(method, min(by_target, key=lambda t: by_target[t]), _apart([-size for size in by_target.values()]))
 
 
-def _of_evidence(evidence: Evidence) -> Trait:
-    """How far the first class is above the others; of evidence without classes the score."""
-    source = f"{evidence.method}: {evidence.name}"
-    compared = len(evidence.by_class) >= COMPARED
-    return Trait(source, evidence.target, _apart(evidence.by_class) if compared else evidence.score)
+def _of_evidence(evidence: Evidence) -> Trait | None:
+    """How far the first class is above the others, if they are not too few; of evidence without classes the score."""
+    source, classes = f"{evidence.method}: {evidence.name}", evidence.by_class
+    if 0 < len(classes) < COMPARED:
+        return None
+    return Trait(source, evidence.target, _apart(classes) if classes else evidence.score)
 
 
 def _apart(by_class: Sequence[float]) -> float:

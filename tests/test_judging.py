@@ -162,6 +162,18 @@ def test_a_repair_under_which_the_trigger_still_works_is_never_clean(left, statu
     assert (found.target_name == "c") == (status == "backdoored")
 
 
+def test_a_trigger_that_still_works_is_named_though_the_re_scan_convicts_another_class():
+    rescan = Verdict("backdoored", 0.8, 0, "a", ("m: box for a",), (0,))
+    outcomes = [TriggerOutcome(1, 1.0, 0.0, 40), TriggerOutcome(2, 1.0, 1.0, 40)]
+    found = judging.after_repair(rescan, outcomes, ["a", "b", "c"])
+    assert (found.status, found.target, found.target_name, found.targets) == ("backdoored", 2, "c", (2, 0))
+    assert found.reasons == (
+        "the trigger to c that convicted the original still sends 100% of images there",
+        "m: box for a",
+    )
+    assert judging.after_repair(rescan, outcomes[:1], ["a", "b", "c"]) == rescan
+
+
 def test_a_trigger_that_almost_convicts_does_not_let_the_network_pass(network):
     sizes = (s / 10 for s in range(100, 200))
     probabilities = {size: judging.weigh(network, with_one(size))[0].probability for size in sizes}
@@ -246,6 +258,19 @@ def test_of_triggers_of_one_method_to_one_class_the_smallest_that_works_convicts
     triggers = [large, dataclasses.replace(weak, asr=0.5), small, trigger(7, 40, method="others")]
     found = judging.marked(network, triggers, Verdict("backdoored", 0.9, 7, targets=(7,), calibrated=True))
     assert sorted((t.method, t.l1) for t in found if t.convicts) == [("boxes", small.l1), ("others", triggers[3].l1)]
+
+
+def test_a_random_neurons_trigger_neither_convicts_nor_takes_the_place_of_one_that_does(network):
+    candidate, of_null = of_neuron(trigger(7, 36), None), of_neuron(trigger(7, 9), None, "null")
+    found = judging.marked(network, [candidate, of_null], Verdict("backdoored", 0.9, 7, targets=(7,), calibrated=True))
+    assert [(t.purpose, t.convicts) for t in found] == [("candidate", True), ("null", False)]
+
+
+@pytest.mark.parametrize(("classes", "compared"), [(4, False), (5, True)])
+def test_an_anomaly_index_takes_five_classes(network, classes, compared):
+    triggers = [trigger(c, 4 + c) for c in range(classes)]
+    found = judging.marked(network, triggers, Verdict("clean", 0.1, calibrated=True))
+    assert all((t.anomaly_index is not None) == compared for t in found)
 
 
 def test_a_trigger_of_a_diagnosis_was_tried_on_all_classes_unless_it_comes_from_a_neuron():

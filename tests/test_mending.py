@@ -121,6 +121,7 @@ def test_of_repairs_without_a_backdoor_one_that_keeps_accuracy_comes_before_one_
         repair("still works", 0.0, "clean", left=0.6),
         repair("still there", 0.0, "backdoored", targets=(5, 0)),
         repair("somewhere", 0.01, "backdoored"),
+        repair("still works, another class stands out", 0.0, "backdoored", left=1.0, targets=(0, 5)),
         replace(repair("not measured", 0.0, "clean"), rescan=None),
     ]
     wanted.reverse()

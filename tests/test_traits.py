@@ -71,6 +71,11 @@ def test_evidence_tells_how_far_the_first_class_is_from_the_second_and_from_the_
     assert box.value == pytest.approx(2.0 / math.sqrt(spread_of([0.5, 1.0, 0.0, -1.0])))
 
 
+def test_scores_of_too_few_classes_to_compare_say_nothing():
+    few = Evidence("box", 3.0, 1.0, by_class=(0.5, 3.0, 1.0, 0.0), target=1, method="stamps")
+    assert traits([], [few], AREA) == []
+
+
 def test_scores_that_are_all_alike_do_not_divide_by_zero():
     (trait,) = traits([], [Evidence("box", 1.0, 1.0, by_class=(1.0,) * 6, target=0, method="stamps")], AREA)
     assert trait.value == 0

@@ -15,6 +15,7 @@ from agnes.margins import benign_margin, every_margin, margin
 from agnes.method import Method
 from agnes.results import AdditiveTrigger, Evidence
 from agnes_inversion.arms import Parts, divide
+from agnes_inversion.trying import only_measured
 from agnes_inversion.varying import several, varied
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class Haze(Method):
         unit = benign_margin(logits, parts.made_on.images, parts.labels, backend)
         patterns = self._climbed(network, logits, parts, backend)
         held_out = measuring.with_labels(network, parts.held_out, backend)
-        score = self._measured(logits, patterns, held_out, backend) / unit
+        assert held_out.labels is not None
+        score = only_measured(self._measured(logits, patterns, held_out, backend) / unit, held_out.labels)
         order = score.argsort(descending=True, stable=True).tolist()
         trigger = AdditiveTrigger(target=order[0], asr=0.0, held_out=0, delta=patterns[order[0]].detach())
         return Evidence(
@@ -68,7 +70,7 @@ class Haze(Method):
             null=tuple(score[order[1:]].tolist()),
             by_class=tuple(score.tolist()),
             target=order[0],
-            trigger=measuring.with_success(network, trigger, held_out, backend),
+            trigger=measuring.with_success(network, trigger, held_out, backend, unseen=False),  # they chose the class
             note=f"mean margin of the class on other classes' images, under a pattern of up to {self.bound:g}",
         )
 

@@ -61,8 +61,10 @@ def filters(channels: int) -> list[Filter]:
 class Faint(Family):
     """Those filters that change images by no more than a bound, in the mean over pixels and colours."""
 
-    def __init__(self, images: torch.Tensor, bound: float) -> None:
-        self.images = images = images[:: -(-len(images) // _SIZED)]
+    def __init__(self, known: Samples, bound: float) -> None:
+        assert known.labels is not None
+        in_order = known.images[known.labels.argsort(stable=True).to(known.images.device)]
+        self.images = images = in_order[:: -(-len(in_order) // _SIZED)]
         every = filters(images.shape[1])
         mixes = torch.stack([each.mix() for each in every]).to(images)
         sizes = torch.stack([(_filtered(mix[None], images)[0] - images).abs().mean() for mix in mixes])
@@ -108,4 +110,4 @@ class Tints(Trying):
         return "photographic filters change colours, not places" if network.input_shape[0] in (1, 3) else None
 
     def family(self, network: Network, known: Samples) -> Faint:
-        return Faint(known.images, self.bound)
+        return Faint(known, self.bound)

@@ -194,7 +194,14 @@ class Trying(Method):
         least = _FLOOR - 2 * self.spared * _KEPT
         score = torch.where(promising.values.isfinite(), score, torch.full_like(score, least))
         score, place = score.max(0)
-        return score, promising.indices.gather(0, place[None])[0]
+        return only_measured(score, sight.labels), promising.indices.gather(0, place[None])[0]
+
+
+def only_measured(score: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Scores of classes, where one that there are no other classes' images for stands out from none."""
+    classes = torch.arange(len(score), device=score.device)
+    measured = (labels.to(score.device)[:, None] != classes).any(0)
+    return torch.where(measured, score, score[measured].min()) if measured.any() else score
 
 
 def _medians(values: torch.Tensor, groups: Sequence[Hashable]) -> torch.Tensor:

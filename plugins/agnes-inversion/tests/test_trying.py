@@ -11,14 +11,18 @@ from typing import ClassVar
 import pytest
 import slow_trying
 import torch
+from agnes_inversion.haze import Haze
+from agnes_inversion.stamps import Stamps
+from agnes_inversion.tints import Tints
 from agnes_inversion.trying import Family, Sight, Trying, _medians, seen_under
+from agnes_inversion.waves import Waves
 from planted_corner import backend
 from torch import nn
 
 from agnes.differentiating import logits_of
 from agnes.errors import OutOfTime, UsageError
 from agnes.network import Network
-from agnes.results import MaskTrigger
+from agnes.results import Evidence, MaskTrigger
 from agnes.samples import Samples
 
 SHAPE, CLASSES, COUNT = (3, 4, 4), 4, 48
@@ -234,3 +238,32 @@ def test_once_the_time_is_spent_no_more_is_tried(network, known):
 def test_a_setting_out_of_range_is_refused_by_the_method_s_name(name, value):
     with pytest.raises(UsageError, match=rf"trydots\.{name}"):
         TryDots(**{name: value})
+
+
+class Rows(nn.Module):
+    """A class is the brightness of one row: nothing is planted."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.scale * images[:, :, : self.classes].mean((1, 3))
+
+
+def rows_of(classes, labels):
+    images = 0.25 + 0.1 * torch.rand(len(labels), 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images[torch.arange(len(labels)), :, labels] = 0.9
+    return Network.of(Rows(classes), (3, 16, 16)), Samples(images, labels, source="rows")
+
+
+@pytest.mark.parametrize("method", [Tints(), Waves(), Stamps(), Haze(steps=5)], ids=lambda m: type(m).__name__)
+def test_images_of_one_class_do_not_make_that_class_stand_out(method):
+    network, known = rows_of(10, torch.full((6,), 4))
+    found = method.diagnose(network, known, backend())
+    for evidence in [found] if isinstance(found, Evidence) else found:
+        if evidence.by_class:
+            assert evidence.target != 4
+            assert evidence.by_class[4] == min(evidence.by_class)
+            assert evidence.trigger.held_out > 0

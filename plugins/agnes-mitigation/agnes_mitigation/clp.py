@@ -70,7 +70,7 @@ class Clp(Method):
             if lost > max(self.max_accuracy_drop, 1.5 / images):
                 continue
             # Koldenhof, A.1: half the success that stays and half the accuracy that goes
-            cost = (attack_success(copy, triggers, samples, backend) + lost) / 2 if triggers else u
+            cost = (attack_success(copy, triggers, [samples], backend) + lost) / 2 if triggers else u
             if best is None or cost < best[0]:
                 best = cost, u
         if best is None:

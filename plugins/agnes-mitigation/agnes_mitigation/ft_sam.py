@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from agnes.hookspecs import hookimpl
-from agnes_mitigation.training import Regime, batches, persistently, tune
-from agnes_mitigation.watching import Persistent, Watch, divide, repaired
+from agnes_mitigation.persisting import Persistent
+from agnes_mitigation.training import Regime, batches, tune
+from agnes_mitigation.watching import Watch, divide, repaired
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -43,12 +44,13 @@ class FtSam(Persistent):
         generator = backend.generator("ft-sam", device="cpu")
         lessons = batches(material, material.rows, self, network, generator, backend)
         copy = network.copy()
-        watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend)
+        known = [trigger for trigger in triggers if trigger.convicts]
+        watch = Watch(copy, material.held_out, known, self.max_accuracy_drop, backend, learnt=material.learnt)
 
         def train(rate: float) -> OutOfTime | None:
             regime = Regime(self.steps, rate, self.momentum, self.weight_decay, self.rho, self.longest)
             return tune(copy, lessons, regime, watch, backend, "fine-tuning")
 
-        late, told = persistently(train, self.rate, watch)
-        best, notes = self.worth(network, copy, triggers, material.held_out, backend, late)
-        return repaired(network, best, "fine-tuned on benign images", (*material.notes, told, *notes), late)
+        late, told = self.persistently(train, self.rate, watch)
+        best, why = self.worth(network, copy, known, material, backend)
+        return repaired(network, best, "fine-tuned on benign images", (*material.notes, told), late, why=why)

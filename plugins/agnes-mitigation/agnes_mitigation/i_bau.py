@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from agnes.hookspecs import hookimpl
 from agnes.learning import bytes_per_image
-from agnes_mitigation.training import Batch, batches, learning, persistently
-from agnes_mitigation.watching import Persistent, Watch, divide, repaired
+from agnes_mitigation.persisting import Persistent
+from agnes_mitigation.training import Batch, batches, learning
+from agnes_mitigation.watching import Watch, divide, repaired
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -51,11 +52,14 @@ class IBau(Persistent):
         generator = backend.generator("i-bau", device="cpu")
         learner = replace(self, batch=min(self.batch, fits))
         lessons = batches(material, material.rows, learner, network, generator, backend)
-        watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend)
-        late, told = persistently(lambda rate: self._unlearn(copy, lessons, rate, watch, backend), self.rate, watch)
-        best, notes = self.worth(network, copy, triggers, material.held_out, backend, late)
+        known = [trigger for trigger in triggers if trigger.convicts]
+        watch = Watch(copy, material.held_out, known, self.max_accuracy_drop, backend, learnt=material.learnt)
+        late, told = self.persistently(
+            lambda rate: self._unlearn(copy, lessons, rate, watch, backend), self.rate, watch
+        )
+        best, why = self.worth(network, copy, known, material, backend)
         how = "trained under the worst universal change"
-        return repaired(network, best, how, (*material.notes, told, *notes), late)
+        return repaired(network, best, how, (*material.notes, told), late, why=why)
 
     def _unlearn(
         self, network: Network, lessons: Iterator[Batch], rate: float, watch: Watch, backend: Backend

@@ -13,8 +13,9 @@ from agnes import measuring
 from agnes.errors import OutOfTime
 from agnes.hookspecs import hookimpl
 from agnes.text import counted
-from agnes_mitigation.training import Regime, batches, persistently, stamped, tune
-from agnes_mitigation.watching import Material, Persistent, Watch, attack_success, divide, repaired
+from agnes_mitigation.persisting import Persistent
+from agnes_mitigation.training import Regime, batches, stamped, tune
+from agnes_mitigation.watching import Material, Watch, attack_success, divide, repaired
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -65,13 +66,15 @@ class Retrain(Persistent):
         copy, notes = network.copy(), list(material.notes)
         first, best, fewest, late = list(triggers), copy.copy(), (math.inf, 1.0), None
         for number in range(1, self.rounds + 1):
+            watch = Watch(copy, material.held_out, triggers, self.delta, backend, accuracy, material.learnt)
             try:
-                watch = Watch(copy, material.held_out, triggers, self.delta, backend, accuracy)
                 late, misled, told = self._round(network, copy, material, triggers, watch, generator, backend)
                 known = list(triggers) if late else self._still(copy, material, triggers, backend)
                 found = [] if late or rescan is None else [t for t in rescan(copy).triggers if t.convicts]
             except OutOfTime as error:
                 late = error
+                if watch.step > 0 and watch.success <= fewest[1]:  # trained, but not scanned
+                    best = copy.copy()
                 break
             notes.append(_told(number, misled, told, watch, known, found if rescan is not None and not late else None))
             if (len(known) + len(found), watch.success) < fewest:
@@ -79,8 +82,8 @@ class Retrain(Persistent):
             if late or not (known or found) or watch.step == 0:  # nothing left, or no step within delta
                 break
             triggers = [*triggers, *found]
-        best, why = self.worth(network, best, first, material.held_out, backend, late)
-        return repaired(network, best, "retrained", (*notes, *why), late)
+        best, why = self.worth(network, best, first, material, backend)
+        return repaired(network, best, "retrained", notes, late, why=why)
 
     def _round(
         self,
@@ -106,7 +109,7 @@ class Retrain(Persistent):
             regime = Regime(self.steps, rate, self.momentum, longest=self.longest)
             return tune(copy, lessons, regime, watch, backend, "retraining")
 
-        late, told = persistently(train, self.rate, watch)
+        late, told = self.persistently(train, self.rate, watch)
         return late, len(misled), told
 
     def _chosen(
@@ -131,7 +134,7 @@ class Retrain(Persistent):
         """The known triggers that still work, on the images learnt from or on the others."""
         everything = (material.learnt, material.held_out)
         return [
-            t for t in triggers if max(attack_success(network, [t], part, backend) for part in everything) > self.left
+            t for t in triggers if max(attack_success(network, [t], [part], backend) for part in everything) > self.left
         ]
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from agnes_mitigation.watching import Learner, Material, Watch
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images, and for each the share of every class
-SLOWER = (1.0, 0.3, 0.1)  # times the rate: training of which no state will do is begun again (ours)
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,9 @@ def tune(
 ) -> OutOfTime | None:
     """Train this network in place and leave it in the best state that the watch saw; what ended it too early."""
     with learning(network, watch) as session, backend.progress(what, regime.steps) as tick:
-        how = {"momentum": regime.momentum, "weight_decay": regime.weight_decay}
-        optimiser = torch.optim.SGD(session.parameters, regime.rate, **how)
+        optimiser = torch.optim.SGD(
+            session.parameters, regime.rate, momentum=regime.momentum, weight_decay=regime.weight_decay
+        )
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, regime.steps, regime.rate / 100)
         each = bytes_per_image(network, backend)
         for step in range(1, regime.steps + 1):
@@ -65,27 +65,6 @@ def tune(
                 watch.look(step)
             tick(1)
     return session.late
-
-
-def persistently(train: Callable[[float], OutOfTime | None], rate: float, watch: Watch) -> tuple[OutOfTime | None, str]:
-    """Train at this rate, and anew at lower ones where no state will do; what ended it too early, and a note.
-
-    One watch watches over all of it, so the best state of all is kept.
-    """
-    tried: list[str] = []
-    told = "kept no state"
-    late = None
-    for slower in SLOWER:
-        before = watch.kept
-        if tried:
-            watch.put_first()
-        tried.append(f"{slower * rate:g}")
-        late = train(slower * rate)
-        if watch.step > 0 and watch.kept != before:
-            told = f"kept step {watch.step} at a rate of {tried[-1]}"
-        if late or watch.content:
-            break
-    return late, f"trained at a rate of {', then '.join(tried)}; {told}"
 
 
 @dataclass

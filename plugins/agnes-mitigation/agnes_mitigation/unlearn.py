@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from agnes.hookspecs import hookimpl
-from agnes_mitigation.training import Regime, batches, persistently, stamped, tune
-from agnes_mitigation.watching import Persistent, Watch, divide, repaired
+from agnes_mitigation.persisting import Persistent
+from agnes_mitigation.training import Regime, batches, stamped, tune
+from agnes_mitigation.watching import Watch, divide, repaired
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -52,12 +53,12 @@ class Unlearn(Persistent):
 
         lessons = batches(material, material.rows, self, network, generator, backend, stamp)
         copy = network.copy()
-        watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend)
+        watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend, learnt=material.learnt)
 
         def train(rate: float) -> OutOfTime | None:
             regime = Regime(self.steps, rate, self.momentum, longest=self.longest)
             return tune(copy, lessons, regime, watch, backend, "unlearning")
 
-        late, told = persistently(train, self.rate, watch)
-        best, notes = self.worth(network, copy, triggers, material.held_out, backend, late)
-        return repaired(network, best, "trained on images under the trigger", (*material.notes, told, *notes), late)
+        late, told = self.persistently(train, self.rate, watch)
+        best, why = self.worth(network, copy, triggers, material, backend)
+        return repaired(network, best, "trained on images under the trigger", (*material.notes, told), late, why=why)

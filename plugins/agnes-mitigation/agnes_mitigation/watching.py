@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -31,31 +30,6 @@ class Learner(Method):
     augment: bool = True  # images are shifted a little and change brightness, so that few go further (ours)
     teacher: float = 0.5  # weight of the network's own answer to the benign image beside its label (ours)
     held_out: float = 0.2  # share of the images that is not learnt from and decides which state is kept (ours)
-
-
-@dataclass(frozen=True)
-class Persistent(Learner):
-    """What methods have in common that begin anew at lower rates, and hand back nothing that is no repair."""
-
-    gone: float = 0.5  # share of the known triggers' mean success that has to go, or nothing is changed; 0: any (ours)
-
-    def worth(
-        self,
-        before: Network,
-        after: Network,
-        triggers: Sequence[Trigger],
-        samples: Samples,
-        backend: Backend,
-        late: OutOfTime | None = None,
-    ) -> tuple[Network, tuple[str, ...]]:
-        """The trained network or, where the triggers have lost too little by it, the one that came, and why."""
-        if not triggers or late is not None or self.gone <= 0:
-            return after, ()
-        one, other = (mean_success(network, triggers, samples, backend) for network in (before, after))
-        if other <= (1 - self.gone) * one:
-            return after, ()
-        note = f"training left the triggers a success of {other:.0%} where it had been {one:.0%}, which is no repair"
-        return before.copy(), (note,)
 
 
 @dataclass(frozen=True)
@@ -114,12 +88,14 @@ class Watch:
         max_drop: float,
         backend: Backend,
         accuracy_before: float | None = None,  # of the network as it is, unless told
+        learnt: Samples | None = None,  # for triggers that no held-out image shows
     ) -> None:
         self.network = network
         self.success = 1.0
         self.lost = 0.0
         self.step = 0
         self._held_out, self._triggers, self._backend = held_out, triggers, backend
+        self._parts = [held_out] if learnt is None else [held_out, learnt]
         self._one = 1.5 / len(held_out)  # a share that one image makes, and two do not
         self._allowed = max(max_drop, self._one)
         self._before = accuracy_before
@@ -142,7 +118,7 @@ class Watch:
         accuracy, _ = measuring.accuracy(self.network, self._held_out, self._backend)
         assert accuracy is not None
         self._before = accuracy if self._before is None else self._before
-        success = attack_success(self.network, self._triggers, self._held_out, self._backend)
+        success = attack_success(self.network, self._triggers, self._parts, self._backend)
         lost = self._before - accuracy
         merit = (lost > self._allowed, max(success, self._one), -step)
         if self._best is None or merit < self._best:
@@ -160,14 +136,18 @@ class Watch:
             self.network.module.load_state_dict(self._state)
 
 
-def attack_success(network: Network, triggers: Sequence[Trigger], samples: Samples, backend: Backend) -> float:
-    """The largest success of the triggers; 0 where there are none."""
-    return max((measuring.attack_success(network, t, samples, backend)[0] for t in triggers), default=0.0)
+def attack_success(network: Network, triggers: Sequence[Trigger], parts: Sequence[Samples], backend: Backend) -> float:
+    """The largest success of the triggers; 0 where there are none, or no image for them."""
+    return max(successes(network, triggers, parts, backend), default=0.0)
 
 
-def mean_success(network: Network, triggers: Sequence[Trigger], samples: Samples, backend: Backend) -> float:
-    """The success of the triggers, one as much as another."""
-    return statistics.fmean(measuring.attack_success(network, t, samples, backend)[0] for t in triggers)
+def successes(network: Network, triggers: Sequence[Trigger], parts: Sequence[Samples], backend: Backend) -> list[float]:
+    """Of each trigger, on the first of these parts that has an image for it; those that none has are left out."""
+    found = []
+    for trigger in triggers:
+        measured = (measuring.attack_success(network, trigger, part, backend) for part in parts)
+        found += [success for success, images in measured if images][:1]
+    return found
 
 
 def repaired(
@@ -177,10 +157,12 @@ def repaired(
     notes: Sequence[str],
     late: OutOfTime | None = None,
     pruned: Sequence[Change] = (),  # before it was trained
+    why: str = "",  # nothing was changed, where that is told already
 ) -> Repair:
     """The repair that a changed copy is, with all that differs in it."""
     changes = (*pruned, *changes_between(network, copy, how))
-    said = tuple(notes) if changes else (*notes, "no state was better than the network as it came; nothing was changed")
+    why = why or ("" if changes else "no state was better than the network as it came; nothing was changed")
+    said = (*notes, why) if why else tuple(notes)
     return raised(Repair(copy, changes, said), late)
 
 

@@ -69,7 +69,7 @@ class Withstand(Learner):
         mixed = self.mixed if convicting else 0.0
         lessons = batches(material, material.rows, self, network, generator, backend, stamp, mixed)
         copy = network.copy()
-        watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend)
+        watch = Watch(copy, material.held_out, triggers, self.max_accuracy_drop, backend, learnt=material.learnt)
         rate = self.gentle if convicting else self.rate
         regime = Regime(self.steps, rate, self.momentum, longest=self.longest)
         late = tune(copy, lessons, regime, watch, backend, "hardening")

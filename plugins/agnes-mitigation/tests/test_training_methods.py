@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy as copying
 from dataclasses import replace
-from typing import ClassVar
 
 import pytest
 import torch
-from agnes_mitigation import retrain, watching
+from agnes_mitigation import watching
 from agnes_mitigation.ft_sam import FtSam
 from agnes_mitigation.i_bau import IBau
 from agnes_mitigation.retrain import Retrain, false_positives
-from agnes_mitigation.training import augmented, batches, persistently, sharpest, shuffled, stamped
+from agnes_mitigation.training import augmented, batches, sharpest, shuffled, stamped
 from agnes_mitigation.unlearn import Unlearn
 from agnes_mitigation.watching import Watch, changes_between, divide
 from agnes_mitigation.withstand import Withstand
@@ -78,127 +77,6 @@ def scanner(*answers):
         return Findings(triggers=tuple(found), verdict=Verdict("backdoored" if found else "clean", 0.5))
 
     return rescan, shown
-
-
-class Scripted(torch.optim.Optimizer):
-    """In place of any optimiser: above the harmless rate a step wipes the network out, below it ends the backdoor."""
-
-    harmless = 0.0
-    rates: ClassVar[list[float]] = []
-
-    def __init__(self, parameters, lr, **_):
-        super().__init__(parameters, {"lr": lr})
-        self.keeps = lr <= Scripted.harmless * 1.01
-        Scripted.rates.append(pytest.approx(lr))
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for parameter in self.param_groups[0]["params"]:
-            if self.keeps and parameter.dim() == 4:
-                parameter[5] = 0  # the planted channel
-            elif not self.keeps:
-                parameter.zero_()
-
-
-@pytest.mark.parametrize("method", [*METHODS[:-1], FtSam(steps=3, rho=0.0)], ids=lambda m: type(m).__name__)
-@pytest.mark.parametrize(("harmless", "tried"), [(1.0, 1), (0.3, 2), (0.1, 3), (0.0, 3)])
-def test_training_is_begun_again_at_a_lower_rate_where_no_state_keeps_accuracy(
-    method, harmless, tried, planted, backend, monkeypatch
-):
-    monkeypatch.setattr(torch.optim, "Adam", Scripted)
-    monkeypatch.setattr(torch.optim, "SGD", Scripted)
-    monkeypatch.setattr(Scripted, "harmless", harmless * method.rate)
-    monkeypatch.setattr(Scripted, "rates", [])
-    repair = mitigated(method, planted, planted.samples, backend)
-    rates = [factor * method.rate for factor in (1.0, 0.3, 0.1)][:tried]
-    assert Scripted.rates == rates
-    assert bool(repair.changes) == (harmless > 0)
-    said = f"trained at a rate of {', then '.join(f'{rate:g}' for rate in rates)}; kept "
-    said += f"step {method.rounds if isinstance(method, IBau) else method.steps} at a rate of {rates[-1]:g}"
-    assert any((said if harmless else said.partition("step")[0] + "no state") in note for note in repair.notes)
-
-
-class Idle(Scripted):
-    """In place of any optimiser: it moves weights that neither the trigger nor any class hangs on."""
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for parameter in self.param_groups[0]["params"]:
-            parameter.mul_(1.001)
-
-
-@pytest.mark.parametrize("gone", [0.5, 0.0])
-@pytest.mark.parametrize("method", METHODS[:-1], ids=lambda m: type(m).__name__)
-def test_a_network_whose_trigger_works_on_comes_back_as_it_was_unless_told_otherwise(
-    method, gone, planted, backend, monkeypatch
-):
-    monkeypatch.setattr(torch.optim, "Adam", Idle)
-    monkeypatch.setattr(torch.optim, "SGD", Idle)
-    given = {"rescan": None} if isinstance(method, Retrain) else {}
-    repair = replace(method, gone=gone).mitigate(
-        network=planted.network, samples=planted.samples, triggers=(planted.trigger,), backend=backend, **given
-    )
-    assert bool(repair.changes) == (gone == 0)
-    assert any("left the triggers a success of 100% where it had been 100%" in n for n in repair.notes) == (gone > 0)
-
-
-@pytest.mark.parametrize(("left", "kept"), [((1.0, 0.0), True), ((1.0, 0.1), False), ((0.5, 0.5), True)])
-def test_of_several_triggers_the_mean_success_has_to_fall_by_half(left, kept, planted, backend, monkeypatch):
-    after, triggers = planted.network.copy(), (planted.trigger, replace(planted.trigger, target=1))
-    success = {(id(planted.network), 0): 1.0, (id(planted.network), 1): 1.0}
-    success |= {(id(after), number): share for number, share in enumerate(left)}
-    monkeypatch.setattr(
-        watching.measuring, "attack_success", lambda n, t, *_: (success[id(n), [*map(id, triggers)].index(id(t))], 9)
-    )
-    found, notes = FtSam().worth(planted.network, after, triggers, planted.samples, backend)
-    assert (found is after) == kept == (notes == ())
-    assert kept or all(torch.equal(value, state(planted.network)[name]) for name, value in state(found).items())
-
-
-def test_training_without_known_triggers_is_kept_whatever_comes_of_them(planted, backend):
-    after = planted.network.copy()
-    assert FtSam().worth(planted.network, after, (), planted.samples, backend) == (after, ())
-    late = OutOfTime("the time budget is spent")  # nothing can be measured any more
-    assert FtSam().worth(planted.network, after, (planted.trigger,), planted.samples, backend, late) == (after, ())
-
-
-def test_training_is_not_begun_again_once_time_has_run_out(planted):
-    watch = Watch(planted.network.copy(), planted.samples, (), 0.02, tiny_backend())
-    late = OutOfTime("the time budget is spent")
-    assert persistently(lambda _: late, 1.0, watch) == (late, "trained at a rate of 1; kept no state")
-
-
-@pytest.mark.parametrize(("success", "kept"), [((0.4, 0.0, 0.0), 1.0), ((0.9, 0.4, 0.0), 0.3), ((0.6, 0.9, 0.9), 1.0)])
-def test_training_begins_anew_while_a_trigger_works_and_the_best_state_of_all_is_kept(
-    success, kept, planted, backend, monkeypatch
-):
-    now = [1.0]
-    monkeypatch.setattr(watching, "attack_success", lambda *_: now[0])
-    copy, weight = planted.network.copy(), dict(planted.network.module.named_parameters())["first.weight"]
-    mine = copy.module.get_submodule("first").weight
-    watch = Watch(copy, planted.samples, (planted.trigger,), 0.02, backend)
-    watch.look(0)
-
-    def train(rate):
-        assert torch.equal(mine, weight)
-        with torch.no_grad():
-            mine.mul_(1 + rate / 1000)
-        now[0] = dict(zip((1.0, 0.3, 0.1), success, strict=True))[rate]
-        watch.look(7)
-        watch.put_best()
-
-    _, note = persistently(train, 1.0, watch)
-    torch.testing.assert_close(mine, weight * (1 + kept / 1000), rtol=1e-6, atol=0)
-    assert note.endswith(f"kept step 7 at a rate of {kept:g}")
-
-
-def test_the_images_of_a_round_are_chosen_once_though_it_is_begun_again(planted, backend, monkeypatch):
-    monkeypatch.setattr(torch.optim, "SGD", Scripted)
-    monkeypatch.setattr(Scripted, "harmless", 0.0)
-    chosen = []
-    monkeypatch.setattr(retrain, "false_positives", lambda *a: chosen.append(a) or false_positives(*a))
-    mitigated(Retrain(steps=3, rounds=3), planted, planted.samples, backend)
-    assert len(chosen) == 1
 
 
 def test_retraining_goes_on_while_a_re_scan_finds_a_trigger(planted, backend):

@@ -40,7 +40,7 @@ _PRUNE = {"choose": "all", "layers": "conv", "max_accuracy_drop": 1.0}  # sectio
 _REPAIRS = {
     "clp": Probe("repair", {"repair": "clp", "settings": {"u": 3.0}, "methods": {}}),
     "dhonthi": Probe(
-        "repair", {"repair": "retrain", "settings": {"top_p": 15, "gone": 0.0}, "valid": {"asr": 0.85}, **_ABS}
+        "repair", {"repair": "retrain", "settings": {"top_p": 15, "again": 0, "gone": 0.0}, "valid": {"asr": 0.85}, **_ABS}
     ),
     "new": Probe("repair", {"repair": "tac-prune", "settings": _PRUNE, "valid": _VALID, **_NEW}),
 }

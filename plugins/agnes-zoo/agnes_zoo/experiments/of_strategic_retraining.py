@@ -85,8 +85,9 @@ TABLE_4 = Table(
     small=_SMALL,
     note=_SHARE + "True ASR is the planted trigger's, which the paper does not report.",
 )
-_UNLEARN = {"search": "neural-cleanse", "repair": "unlearn", "settings": {"gone": 0.0}, "methods": {}, "bound": 0.5}
-_STRATEGIC = {"search": "abs", "repair": "retrain", "settings": {"gone": 0.0}, "methods": {}, "bound": _BOUND}
+_AS_PUBLISHED = {"again": 0, "gone": 0.0}  # trained once, and kept whatever came of it
+_UNLEARN = {"search": "neural-cleanse", "repair": "unlearn", "settings": _AS_PUBLISHED, "methods": {}, "bound": 0.5}
+_STRATEGIC = {"search": "abs", "repair": "retrain", "settings": _AS_PUBLISHED, "methods": {}, "bound": _BOUND}
 _PATCH = {"size": 4, "place": (27, 27), "colour": (1.0, 1.0, 1.0)}
 _NCN = Models("ABS_LeNet", "patch", _PATCH, repaired=True)
 TABLE_5 = Table(

@@ -110,7 +110,8 @@ def in_rounds(
     network = subject.network
     settings = {
         "rounds": 1,
-        "gone": 0.0,  # the paper keeps what it has
+        "again": 0,  # the paper trains once in a round, and keeps what it has
+        "gone": 0.0,
         "top_p": max(1, round(top_p * network.class_count / _CLASSES)),
         **methods.get("retrain", {}),
     }
