@@ -41,6 +41,7 @@ _OF_TRIGGER = {
     "natural_share": (int, float, NoneType),
 }
 _LATER = ("null_share", "natural_share", "unseen")  # which not every report has
+_MOST = {"asr": 1, "reach": 1, "null_share": 1, "natural_share": 1, "held_out": math.inf}  # and no less than zero
 _OF_RUN = ("name", "stage", "distribution", "version", "settings", "status", "reason", "seconds", "chosen")
 
 
@@ -116,7 +117,13 @@ class Earlier:
         blank = torch.full((1, *network.input_shape), 0.5)
         if trigger.apply(blank).shape != blank.shape or not 0 <= trigger.target < network.class_count:
             raise Refused(f"{printable(name)} is no trigger for this network")
-        return replace(trigger, **{field: _fact(described, field) for field in _said(described)})
+        said = {field: _fact(described, field) for field in _said(described)}
+        return replace(trigger, **{"unseen": self._unseen(described), **said})
+
+    def _unseen(self, described: Mapping[str, Any]) -> bool:
+        """What goes for a trigger where the report does not say: a diagnosis chooses by the images it counts on."""
+        stages = [run["stage"] for run in self.report["methods"] if run["name"] == described["method"]]
+        return "diagnosis" not in stages
 
 
 def _said(described: Mapping[str, Any]) -> list[str]:
@@ -126,11 +133,13 @@ def _said(described: Mapping[str, Any]) -> list[str]:
 
 def _fact(described: Mapping[str, Any], field: str) -> Any:
     """What a report says of a trigger; words are shown and become parts of file names."""
-    value = described[field]
-    if not isinstance(value, _OF_TRIGGER[field]):
+    value, wanted = described[field], _OF_TRIGGER[field]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise TypeError(f"'{field}' is of type {type(value).__name__}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"'{field}' is no number")
+    if field in _MOST and value is not None and not 0 <= value <= _MOST[field]:
+        raise ValueError(f"'{field}' cannot be {value}")
     if isinstance(value, str) and value != printable(value, 100 if field == "method" else 10_000):
         raise ValueError(f"'{field}' is no name")
     return value

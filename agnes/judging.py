@@ -156,7 +156,8 @@ def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> t
         compared = math.isfinite(w.index) and len(led_to[w.trigger.method]) >= bounds.compared
         convicts = w.convicts
         if verdict.calibrated:
-            convicts = works(w.trigger) and w.trigger.target in verdict.targets and w.trigger.l1 == smallest[_like(w.trigger)]
+            named = w.trigger.target in verdict.targets
+            convicts = works(w.trigger) and named and w.trigger.l1 == smallest[_like(w.trigger)]
         return replace(w.trigger, anomaly_index=w.index if compared else None, convicts=convicts)
 
     return tuple(sorted(map(told, weighed), key=lambda trigger: not trigger.convicts))

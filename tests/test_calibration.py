@@ -51,6 +51,13 @@ def test_the_probability_is_the_logistic_of_the_weighed_deviations(network):
     assert found.reasons[0] == "score: index for class 0: 2.00, 2.0 deviations above the median of clean networks"
 
 
+def test_where_findings_convict_together_alone_the_strongest_with_a_class_is_named(network):
+    everywhere, somewhere = evidence(1.6, target=None), evidence(2.0, "other", target=2)  # 1.2 and 1.0 deviations
+    found = judging.judge(network, [], [everywhere, somewhere], [ran()], calibration=CALIBRATION)
+    assert [BOTH.alone(Trait(s, None, v)) < 0.6 for s, v in ((SOURCE, 1.6), (OTHER, 2.0))] == [True, True]
+    assert (found.status, found.target, found.targets) == ("backdoored", 2, (2,))
+
+
 def test_findings_count_together_by_the_root_of_their_squares(network):
     weak, strong = evidence(1.2), evidence(6.0, "other", target=2)  # 0.4 and 3 deviations
     found = judging.judge(network, [], [weak, strong], [ran()], calibration=CALIBRATION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -88,6 +89,16 @@ def test_meters_inside_one_another_both_count():
             second = torch.zeros(50)
     assert (outer.peak, inner.peak) == (600, 200)
     del first, second
+
+
+def test_measuring_leaves_torchs_compiler_unloaded():
+    program = (
+        "import sys, torch, agnes.memory\n"
+        "with agnes.memory.MemoryMeter(torch.device('cpu')):\n"
+        "    torch.zeros(3)\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 class Allocator:

@@ -82,12 +82,23 @@ def test_a_repair_from_a_run_is_the_repair_of_that_run(scanned, tmp_path):
     assert (tmp_path / "clean.fake").exists()
 
 
-@pytest.mark.parametrize(("change", "unseen"), [(lambda report: None, False), (forget("triggers", 0, "unseen"), True)])
-def test_a_trigger_read_again_says_whether_its_success_is_of_images_it_was_chosen_on(scanned, tmp_path, change, unseen):
-    altered(tmp_path / "run", put(False, "triggers", 0, "unseen"))
-    altered(tmp_path / "run", change)  # a report may be older than the field
+@pytest.mark.parametrize("unseen", [True, False])
+def test_a_trigger_read_again_says_whether_its_success_is_of_images_it_was_chosen_on(scanned, tmp_path, unseen):
+    altered(tmp_path / "run", put(unseen, "triggers", 0, "unseen"))
     again = engine.run(replace(scanned[0], methods=(), output=None, findings=tmp_path / "run"))
-    assert unseen is again.triggers[0].unseen
+    assert again.triggers[0].unseen is unseen
+
+
+@pytest.mark.parametrize(("stage", "unseen"), [("inversion", True), ("diagnosis", False)])
+def test_where_a_report_is_older_than_that_field_a_diagnosis_chose_by_the_images(scanned, tmp_path, stage, unseen):
+    def older(report):
+        (run,) = (run for run in report["methods"] if run["name"] == report["triggers"][0]["method"])
+        run["stage"] = stage
+        del report["triggers"][0]["unseen"]
+
+    altered(tmp_path / "run", older)
+    again = engine.run(replace(scanned[0], methods=(), output=None, findings=tmp_path / "run"))
+    assert again.triggers[0].unseen is unseen
 
 
 def test_the_scan_itself_is_not_done_again_and_its_methods_are_in_the_report(scanned, tmp_path):
@@ -142,6 +153,18 @@ def test_a_folder_without_a_run_is_told(house, tmp_path):
         put(3, "triggers", 0, "method"),
         put("high", "triggers", 0, "asr"),
         put(float("nan"), "triggers", 0, "asr"),
+        put(7.0, "triggers", 0, "asr"),
+        put(-3, "triggers", 0, "asr"),
+        put(True, "triggers", 0, "asr"),
+        put(1.01, "triggers", 0, "reach"),
+        put(-0.5, "triggers", 0, "null_share"),
+        put(2, "triggers", 0, "natural_share"),
+        put(-5, "triggers", 0, "held_out"),
+        put(-(10**400), "triggers", 0, "held_out"),
+        put(True, "triggers", 0, "held_out"),
+        put(False, "triggers", 0, "source"),
+        put(True, "triggers", 0, "channel"),
+        put(True, "triggers", 0, "anomaly_index"),
         put("yes", "triggers", 0, "convicts"),
         put("yes", "triggers", 0, "unseen"),
         put([], "triggers", 0, "anomaly_index"),

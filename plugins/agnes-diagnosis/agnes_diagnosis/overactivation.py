@@ -33,6 +33,7 @@ class Overactivation(Method):
     paper: ClassVar[str] = "Wu, Overactivation: Verifying and testing backdoors in deep neural networks, 2024"
 
     images: int = 200  # noise images (paper, Table 2.2)
+    noise: Literal["uniform", "normal"] = "uniform"  # in [0, 1], or around 0; the paper does not say which (ours)
     reference: str | None = None  # the file of a clean network of the same design, which the paper compares with
     ratio: float = 1.0  # with a reference, a ratio of the means above it speaks for a backdoor (paper: none is given)
     null: Literal["permuted", "redrawn"] = "permuted"  # without one, what is done to the first weights; our extension
@@ -50,15 +51,20 @@ class Overactivation(Method):
 
     @hookimpl
     def diagnose(self, network: Network, backend: Backend) -> Evidence:
-        noise = noise_images(network.input_shape, self.images, backend)
-        largest = self.values(network, backend)
+        noise, largest = self._noise(network, backend), self.values(network, backend)
         if self.reference is not None:
             return self._against_twin(largest, self._twin(network, self.reference), noise, backend)
         return self._against_own(largest, network, noise, backend)
 
     def values(self, network: Network, backend: Backend) -> torch.Tensor:
         """S_A of the method's noise images."""
-        return largest_values(start_of(network), noise_images(network.input_shape, self.images, backend), backend)
+        return largest_values(start_of(network), self._noise(network, backend), backend)
+
+    def _noise(self, network: Network, backend: Backend) -> torch.Tensor:
+        """The same for the same seed."""
+        if self.noise == "normal":
+            return backend.normal(self.images, *network.input_shape)
+        return noise_images(network.input_shape, self.images, backend)
 
     def _twin(self, network: Network, reference: str) -> Network:
         from agnes.api import open_network

@@ -27,6 +27,10 @@ class TestConformance(DiagnosisChecks):
     method = Overactivation(images=20, copies=4)
 
 
+class TestConformanceWithNormalNoise(DiagnosisChecks):
+    method = Overactivation(images=20, copies=4, noise="normal")
+
+
 def network_of(*, gain=1.0, seed=0):
     """Two convolutions; the first channel's weights are all positive, and multiplied by the gain."""
     first, second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 3)
@@ -51,6 +55,14 @@ def test_each_images_value_is_the_largest_after_the_first_relu():
     with torch.no_grad():
         expected = slow(network, images)
     assert torch.allclose(largest_values(start_of(network), images, BACKEND), expected, atol=1e-6)
+
+
+def test_noise_may_be_normal():
+    network, method = network_of(seed=3), Overactivation(images=400, noise="normal")
+    images = method._noise(network, BACKEND)
+    assert (float(images.mean()), float(images.std())) == pytest.approx((0, 1), abs=0.01)
+    with torch.no_grad():
+        assert torch.allclose(method.values(network, BACKEND), slow(network, images), atol=1e-5)
 
 
 def test_batch_normalisation_before_the_first_relu_counts():

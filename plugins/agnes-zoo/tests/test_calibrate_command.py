@@ -130,7 +130,12 @@ def test_without_a_folder_named_results_go_where_those_of_bench_detect_do(zoos, 
     ("change", "said"),
     [
         ({"fails": ["first/model-0002"]}, "first/model-0002 could not be scanned"),
-        ({"second/model-0001": {"status": "failed"}}, "second/model-0001: look failed"),
+        ({"second/model-0001": {"status": "failed", "reason": "no gradient"}}, "model-0001: look failed (no gradient)"),
+        (
+            {"second/model-0001": {"status": "skipped", "reason": "needs colours"}},
+            "second/model-0001: look was skipped (needs colours)",
+        ),
+        ({"first/model-0003": {"stage": "abstraction", "status": "failed"}}, "first/model-0003: look failed"),
         ({"second/model-0002": {"settings": {"steps": 4}}}, "second/model-0002 was scanned with other methods or"),
     ],
 )

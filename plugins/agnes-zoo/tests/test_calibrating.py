@@ -2,11 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
 import pytest
 from agnes_zoo.scoring.calibrating import Known, every_fit, fit
+
+from agnes.errors import UsageError
 
 RNG = np.random.default_rng(0)
 
@@ -21,8 +24,52 @@ def models(strength, count=20, sources=("a", "b: x", "b: y")):
     return found
 
 
+def with_source(known, source, strength, odd=0.0):
+    """The same models with a further source, that tells them apart or not; `odd`: what it says of the first."""
+    said = [float(RNG.normal(strength * model.trojaned)) for model in known]
+    said[0] += odd
+    return [replace(model, traits={**model.traits, source: each}) for model, each in zip(known, said, strict=True)]
+
+
 def test_every_set_of_methods_has_a_fit_and_a_methods_sources_stay_together():
-    assert {fit.sources for fit in every_fit(models(3))} == {("a",), ("b: x", "b: y"), ("a", "b: x", "b: y")}
+    known = with_source(models(9, sources=("b: x", "b: y")), "a", 9)
+    assert {fit.sources for fit in every_fit(known)} == {("a",), ("b: x", "b: y"), ("a", "b: x", "b: y")}
+
+
+def test_methods_by_which_no_network_could_be_acquitted_have_no_fit():
+    known = with_source(models(0, sources=("b",)), "a", 9)
+    assert {fit.sources for fit in every_fit(known)} == {("a",), ("a", "b")}
+    idle = fit(known, ("b",))
+    assert 1 / (1 + math.exp(-idle.intercept)) >= idle.threshold / 2
+
+
+def test_methods_by_which_no_network_could_be_convicted_have_no_fit():
+    known = with_source(models(9, count=10, sources=("b",)), "a", 9, odd=1e12)
+    assert fit(known, ("a",)).threshold > 1
+    assert {fit.sources for fit in every_fit(known)} == {("b",)}
+
+
+@pytest.mark.parametrize(("clean", "trojaned"), [(0, 0), (0, 5), (1, 5), (5, 0), (5, 1)])
+def test_too_few_networks_of_a_kind_are_told_in_one_line(clean, trojaned):
+    known = models(9, count=5)
+    with pytest.raises(UsageError, match=f"two trojaned networks at least: these are {clean} and {trojaned}$"):
+        every_fit([*known[:clean], *known[5 : 5 + trojaned]])
+
+
+def test_two_networks_of_each_kind_will_do():
+    known = models(99, count=2, sources=("a",))
+    assert [fit.sources for fit in every_fit(known)] == [("a",)]
+
+
+def test_networks_that_no_method_has_in_common_are_told_in_one_line():
+    first, *rest = models(9)
+    with pytest.raises(UsageError, match="no method said something of every network"):
+        every_fit([replace(first, traits={"other": 1.0}), *rest])
+
+
+def test_methods_of_which_none_tells_the_networks_apart_make_no_file():
+    with pytest.raises(UsageError, match="no set of methods tells these networks apart"):
+        every_fit(models(-3, sources=("a",)))
 
 
 def test_a_source_that_tells_models_apart_does_so_beside_others_that_do_not():
@@ -107,10 +154,10 @@ def test_the_shipped_weights_follow_from_the_models_that_the_file_lists():
     known = [Known(m["name"], m["trojaned"], m["traits"]) for m in file["models"]]
     assert sum(model.trojaned for model in known) >= 20
     assert sum(not model.trojaned for model in known) >= 20
-    every = max(file["weighings"], key=lambda weighing: len(weighing["clean"]))
-    found = fit(known, tuple(every["clean"]))
-    assert found.intercept == pytest.approx(every["intercept"], abs=1e-3)
-    assert found.weight == pytest.approx(every["weight"], abs=1e-3)
-    assert found.threshold == pytest.approx(every["threshold"], abs=1e-3)
-    for source, numbers in every["clean"].items():
-        assert found.clean[source] == pytest.approx(tuple(numbers), abs=1e-3)
+    for found, said in zip(every_fit(known), file["weighings"], strict=True):
+        assert found.intercept == pytest.approx(said["intercept"], abs=1e-3)
+        assert found.weight == pytest.approx(said["weight"], abs=1e-3)
+        assert found.threshold == pytest.approx(said["threshold"], abs=1e-3)
+        assert found.sources == tuple(said["clean"])
+        for source, numbers in said["clean"].items():
+            assert found.clean[source] == pytest.approx(tuple(numbers), abs=1e-3)

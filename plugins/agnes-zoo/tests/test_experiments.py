@@ -310,7 +310,7 @@ def test_no_networks_is_no_number_and_the_report_says_the_number(tmp_path, capsy
     words = ["--networks", "2", "--jobs", "1", "-o", str(tmp_path), "--quiet"]
     assert invoke(["bench", "retraining-2", *words]) == 0
     assert "agnes bench retraining-2 --scale tiny --networks 2`" in capsys.readouterr().out
-    document = json.loads((tmp_path / "retraining-2-tiny" / "results.json").read_text())
+    document = json.loads((tmp_path / "retraining-2-tiny-2-each" / "results.json").read_text())
     known = [each for each in document["figures"] if each["value"] is not None]  # clean networks have no success
     assert known
     assert all(len(each["values"]) == 2 and each["interval"] for each in known)

@@ -25,6 +25,7 @@ from agnes_zoo.scoring.calibrating import Fit, Known, every_fit
 
 FILE = "calibration.json"
 _JUDGED = ("inversion", "diagnosis")
+_WORDS = {"skipped": "was skipped", "failed": "failed"}  # of a run's status
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,10 @@ def _read(part: Part, scan: Scan, name: str) -> Mapping[str, Any]:
     report = reports.read(part.output / SCANS / scan.name)
     if report is None:
         raise UsageError(f"the report on {name} cannot be read; scan it again, with another -o")
-    missed = [run["name"] for run in report["methods"] if run["status"] == "failed"]
-    if missed:
-        raise UsageError(f"{name}: {missed[0]} failed; a calibration needs every method on every model")
+    for run in report["methods"]:
+        if run["status"] == "failed" or (run["status"] != "ok" and run["stage"] in _JUDGED):
+            how = f"{run['name']} {_WORDS[run['status']]} ({run['reason']})"
+            raise UsageError(f"{name}: {how}; a calibration needs every method on every model")
     return report
 
 

@@ -99,7 +99,7 @@ def reproduced(
         except KeyboardInterrupt:
             typer.echo("agnes: interrupted; the same command goes on with what is left", err=True)
             return INTERRUPTED
-        place = folder / f"{table.name}-{scale.name}{_suffix(sources)}"
+        place = folder / f"{table.name}-{scale.name}{_suffix(sources, networks)}"
         text = writing.write(outcome, place, _command(table.name, scale, data, device, seed), sources)
         typer.echo((place / "results.json").read_text(encoding="utf-8") if as_json else text)
         if not quiet:
@@ -107,9 +107,9 @@ def reproduced(
     return 0
 
 
-def _suffix(sources: dict[str, str]) -> str:
-    """The data's name, where the user gave any, so that results on others are not written over."""
-    return "".join(f"-{Path(source).stem}" for source in sources.values())
+def _suffix(sources: dict[str, str], networks: int | None) -> str:
+    """The data's name and the networks of each kind, where the user gave any: other results are not written over."""
+    return "".join(f"-{Path(source).stem}" for source in sources.values()) + (f"-{networks}-each" if networks else "")
 
 
 def _command(table: str, scale: Scale, data: list[str], device: str, seed: int) -> str:

@@ -149,7 +149,10 @@ def confusion(subject: Subject, found: Found, bound: float, top_p: int) -> tuple
 
 def overactivation(subject: Subject, twin: Subject) -> Values:
     """The figures of the paper's Table 2.2, through the method itself; and with normal noise, as the paper may mean."""
-    instance = method("overactivation", "diagnosis", {"overactivation": {"reference": str(twin.file)}})
+    instance, around_zero = (
+        method("overactivation", "diagnosis", {"overactivation": {"reference": str(twin.file), "noise": noise}})
+        for noise in ("uniform", "normal")
+    )
     networks = (subject.network, open_network(twin.file))
     evidence = call(
         "diagnose",
@@ -160,8 +163,7 @@ def overactivation(subject: Subject, twin: Subject) -> Values:
         backend=subject.backend,
     )
     suspect, clean = (instance.values(network, subject.backend).double() for network in networks)
-    noise = subject.backend.normal(instance.images, *subject.network.input_shape)
-    normal, clean_normal = (_excited(network, noise) for network in networks)
+    normal, clean_normal = (around_zero.values(network, subject.backend).double() for network in networks)
     return {
         "max_backdoor": float(suspect.max()),
         "max_clean": float(clean.max()),
@@ -174,12 +176,6 @@ def overactivation(subject: Subject, twin: Subject) -> Values:
         "normal_mean_ratio": float(normal.mean() / clean_normal.mean().clamp(min=1e-12)),
         "normal_larger": _of_200(normal > clean_normal),
     }
-
-
-def _excited(network: Network, images: torch.Tensor) -> torch.Tensor:
-    """The largest value of each image after the first ReLU."""
-    first = next(node for node in network.module.graph.nodes if kind_of(network.module, node) == "relu")
-    return _read(network, images)[first.name].flatten(1).amax(1).double().cpu()
 
 
 def _of_200(which: torch.Tensor) -> float:

@@ -37,11 +37,10 @@ _ABS = {"search": "abs", "methods": {"abs": {"top": 20}, "abs-mask": _MASK}}
 _NEW = {"search": "two-stage", "methods": {}}
 _VALID = {"asr": 0.85, "size": 0.25}  # table 5.2
 _PRUNE = {"choose": "all", "layers": "conv", "max_accuracy_drop": 1.0}  # section 4.4: every channel from u_prune on
+_RETRAIN = {"top_p": 15, "again": 0, "gone": 0.0}  # trained once, and kept whatever came of it
 _REPAIRS = {
     "clp": Probe("repair", {"repair": "clp", "settings": {"u": 3.0}, "methods": {}}),
-    "dhonthi": Probe(
-        "repair", {"repair": "retrain", "settings": {"top_p": 15, "again": 0, "gone": 0.0}, "valid": {"asr": 0.85}, **_ABS}
-    ),
+    "dhonthi": Probe("repair", {"repair": "retrain", "settings": _RETRAIN, "valid": {"asr": 0.85}, **_ABS}),
     "new": Probe("repair", {"repair": "tac-prune", "settings": _PRUNE, "valid": _VALID, **_NEW}),
 }
 _METHODS = {"CLP": "clp", "Dhonthi": "dhonthi", "new": "new"}

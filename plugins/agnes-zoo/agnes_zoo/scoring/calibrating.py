@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agnes.calibration import deviations, logistic, raised
+from agnes.errors import UsageError
 from agnes.outliers import TO_DEVIATIONS
 from agnes_zoo.scoring import metrics
 
@@ -25,6 +26,7 @@ _LEAST_SPREAD = 0.03
 _FALSE_ALARMS = 0.05  # share of clean models that may be convicted when left out, at most
 _LEAST_THRESHOLD = 0.5
 _DOUBT = 0.5  # of the threshold: a probability from there on does not acquit
+_LEAST = 2  # networks of each kind: one is left out, and one remains
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Fit:
     def sources(self) -> tuple[str, ...]:
         return tuple(self.clean)
 
+    @property
+    def decides(self) -> bool:
+        """Whether it acquits a network without findings and convicts some other, by the numbers in the file."""
+        said = self.as_json()
+        return logistic(said["intercept"]) < said["doubt"] and said["threshold"] < 1
+
     def as_json(self) -> dict[str, Any]:
         """As the calibration file holds it."""
         return {
@@ -65,15 +73,35 @@ class Fit:
 
 
 def every_fit(models: Sequence[Known]) -> list[Fit]:
-    """A fit for each set of sources that all models were scanned with."""
-    common = sorted(set.intersection(*(set(model.traits) for model in models)))
-    together = _together(common)
+    """A fit for each set of sources that all models were scanned with, where it decides.
+
+    A fit is left out that could never acquit, as it doubts a network without any finding above the median, or never
+    convict, as its threshold is no probability: these sets of methods are not calibrated.
+    """
+    together = _together(_common(models))
     chosen = (
         tuple(sorted(itertools.chain(*subset)))
         for size in range(1, len(together) + 1)
         for subset in itertools.combinations(together, size)
     )
-    return [fit(models, sources) for sources in chosen]
+    found = [each for sources in chosen if (each := fit(models, sources)).decides]
+    if not found:
+        raise UsageError("no set of methods tells these networks apart well enough to acquit some and convict others")
+    return found
+
+
+def _common(models: Sequence[Known]) -> list[str]:
+    """The sources that all models have; of enough models that each can be left out."""
+    trojaned = sum(model.trojaned for model in models)
+    clean = len(models) - trojaned
+    if min(clean, trojaned) < _LEAST:
+        raise UsageError(
+            f"a calibration needs two clean and two trojaned networks at least: these are {clean} and {trojaned}"
+        )
+    common = set.intersection(*(set(model.traits) for model in models))
+    if not common:
+        raise UsageError("no method said something of every network")
+    return sorted(common)
 
 
 def _together(sources: Iterable[str]) -> list[tuple[str, ...]]:
