@@ -14,27 +14,32 @@ from agnes.errors import NothingApplicable
 
 NAME = "repair"
 
+From = Annotated[
+    Path, typer.Option("--from", metavar="RUN", help="The folder of a run of this model.", show_default=False)
+]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="PATH", help="Benign images. Default: those of the run."),
+]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="NAME", help="Repair with this method. Repeatable."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="The repaired model. Default: MODEL-repaired, beside it."),
+]
+
 
 def command(
     model: arguments.Model,
-    findings: Annotated[
-        Path, typer.Option("--from", metavar="RUN", help="The folder of a run of this model.", show_default=False)
-    ],
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="PATH", help="Benign images. Default: those of the run."),
-    ] = None,
+    findings: From,
+    data: Data = None,
     test_data: arguments.TestData = None,
     repair_data: arguments.RepairData = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", metavar="NAME", help="Repair with this method. Repeatable."),
-    ] = None,
+    plugin: Plugin = None,
     set_: arguments.Set = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="The repaired model. Default: MODEL-repaired, beside it."),
-    ] = None,
+    output: Output = None,
     json: arguments.Json = False,
     quiet: arguments.Quiet = False,
     seed: arguments.Seed = None,

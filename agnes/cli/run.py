@@ -12,36 +12,45 @@ from agnes.cli import arguments, running
 
 NAME = "run"
 
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Benign images: a folder, an .npz, a .csv list or one image. Default: made from the model.",
+    ),
+]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="NAME", help="Use this method, of any stage. Repeatable."),
+]
+Only = Annotated[
+    bool | None,
+    typer.Option("--only", help="Leave out the stages that no named method serves.", show_default=False),
+]
+Repair = Annotated[
+    bool | None,
+    typer.Option("--repair", help="With --only: repair all the same, if a backdoor is found.", show_default=False),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="DIR", help="The run folder. Default: runs/MODEL."),
+]
+Reports = Annotated[
+    list[str] | None, typer.Option("--report", metavar="NAME", help="Write this report too. Repeatable.")
+]
+
 
 def command(
     model: arguments.Model,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="PATH",
-            help="Benign images: a folder, an .npz, a .csv list or one image. Default: made from the model.",
-        ),
-    ] = None,
+    data: Data = None,
     test_data: arguments.TestData = None,
     repair_data: arguments.RepairData = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("--plugin", metavar="NAME", help="Use this method, of any stage. Repeatable."),
-    ] = None,
-    only: Annotated[
-        bool | None,
-        typer.Option("--only", help="Leave out the stages that no named method serves.", show_default=False),
-    ] = None,
-    repair: Annotated[
-        bool | None,
-        typer.Option("--repair", help="With --only: repair all the same, if a backdoor is found.", show_default=False),
-    ] = None,
+    plugin: Plugin = None,
+    only: Only = None,
+    repair: Repair = None,
     set_: arguments.Set = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="The run folder. Default: runs/MODEL."),
-    ] = None,
+    output: Output = None,
     json: arguments.Json = False,
     quiet: arguments.Quiet = False,
     seed: arguments.Seed = None,
@@ -49,9 +58,7 @@ def command(
     precision: arguments.Precision = None,
     memory: arguments.Memory = None,
     time_budget: arguments.TimeBudget = None,
-    report: Annotated[
-        list[str] | None, typer.Option("--report", metavar="NAME", help="Write this report too. Repeatable.")
-    ] = None,
+    report: Reports = None,
     compact: arguments.Compact = None,
     max_accuracy_drop: arguments.MaxAccuracyDrop = None,
     config: arguments.Config = None,
