@@ -165,6 +165,15 @@ def test_success_on_images_that_a_trigger_was_chosen_on_is_marked(full):
     jsonschema.validate(as_json(chosen), SCHEMA)
 
 
+def test_a_trigger_that_no_image_was_there_for_has_no_success(full):
+    from dataclasses import replace
+
+    untested = replace(full, triggers=(replace(full.triggers[0], asr=0.0, held_out=0, unseen=False),))
+    assert "0%*" not in said(untested)
+    assert "–" in said(untested)
+    assert "chosen on" not in said(untested)
+
+
 def test_markup_and_escapes_in_names_stay_text(full):
     from dataclasses import replace
 

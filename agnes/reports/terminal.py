@@ -141,6 +141,13 @@ def _probability(value: float) -> str:
     return "above 0.999" if value > 0.999 else f"{value:.3f}"
 
 
+def _success(trigger: Trigger) -> str:
+    """The share of images, with a star where the trigger was chosen on them; a dash where there was none."""
+    if not trigger.held_out:
+        return "–"
+    return f"{trigger.asr:.0%}{'' if trigger.unseen else '*'}"
+
+
 def _triggers(report: Report, to: Console) -> None:
     if not report.triggers:
         return
@@ -154,7 +161,7 @@ def _triggers(report: Report, to: Console) -> None:
         table.add_row(
             Text(f"{index:02d} {trigger.method}"),
             Text(_class(report, trigger.target)),
-            f"{trigger.asr:.0%}{'' if trigger.unseen else '*'}",
+            _success(trigger),
             str(trigger.pixels),
             f"{trigger.l1:.1f}",
             anomaly,
@@ -162,7 +169,7 @@ def _triggers(report: Report, to: Console) -> None:
             style="red" if trigger.convicts else "",
         )
     to.print(table)
-    if not all(trigger.unseen for _, trigger in numbered):
+    if not all(trigger.unseen or not trigger.held_out for _, trigger in numbered):
         to.print(Text("* on the images it was chosen on; a test part in --data gives others"))
     if len(report.triggers) > _SHOWN:
         to.print(Text(f"and {len(report.triggers) - _SHOWN} less unusual"))
