@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -146,7 +147,7 @@ def successes(network: Network, triggers: Sequence[Trigger], parts: Sequence[Sam
     found = []
     for trigger in triggers:
         measured = (measuring.attack_success(network, trigger, part, backend) for part in parts)
-        found += [success for success, images in measured if images][:1]
+        found += itertools.islice((success for success, images in measured if images), 1)  # the rest is not measured
     return found
 
 

@@ -151,6 +151,13 @@ def test_a_trigger_that_no_held_out_image_shows_is_measured_on_those_learnt_from
     assert FtSam().worth(planted.network, idle, (planted.trigger,), material, backend)[0] is not idle
 
 
+def test_images_learnt_from_are_not_looked_at_where_the_held_out_ones_show_the_trigger(planted, backend, monkeypatch):
+    held_out, learnt, seen = planted.samples, planted.samples.subset(slice(0, 9)), []
+    monkeypatch.setattr(watching.measuring, "attack_success", lambda n, t, part, b: seen.append(part) or (0.5, 7))
+    assert watching.successes(planted.network, (planted.trigger,), (held_out, learnt), backend) == [0.5]
+    assert seen == [held_out]
+
+
 def test_the_best_state_is_kept_when_time_runs_out_between_two_rates(planted, backend):
     copy = planted.network.copy()
     watch = Watch(copy, planted.samples, (planted.trigger,), 0.02, backend)

@@ -9,18 +9,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from agnes_zoo.commands import experimenting
 from agnes_zoo.dealing import DataPlan
 from agnes_zoo.experiments import measuring, plotting, running, writing
 from agnes_zoo.experiments.describing import Column, Models, Probe, Row, Table, means, share_successful, typed
-from agnes_zoo.experiments.scales import SCALES, Scale, scale_of, sources_of
+from agnes_zoo.experiments.scales import SCALES, Scale, sources_of
 from agnes_zoo.experiments.store import Answer, Store, key_of
 from agnes_zoo.experiments.ten import ten_of
 from agnes_zoo.training import Regime
 from PIL import Image
 
-from agnes.cli import invoke
-from agnes.errors import AgnesError, UsageError
+from agnes.errors import AgnesError
 
 SCALE = Scale(
     "toy",
@@ -304,38 +302,10 @@ def test_a_scales_costs_bound_what_a_table_asks(tmp_path):
     assert probe.settings["methods"]["abs"]["samples"] == 99
 
 
-def test_no_networks_is_no_number_and_the_report_says_the_number(tmp_path, capsys):
-    assert invoke(["bench", "agnes-1", "--networks", "0"]) == UsageError.exit_code
-    assert "--networks takes a number from 1 on, not 0" in capsys.readouterr().err
-    words = ["--networks", "2", "--jobs", "1", "-o", str(tmp_path), "--quiet"]
-    assert invoke(["bench", "retraining-2", *words]) == 0
-    assert "agnes bench retraining-2 --scale tiny --networks 2`" in capsys.readouterr().out
-    document = json.loads((tmp_path / "retraining-2-tiny-2-each" / "results.json").read_text())
-    known = [each for each in document["figures"] if each["value"] is not None]  # clean networks have no success
-    assert known
-    assert all(len(each["values"]) == 2 and each["interval"] for each in known)
-
-
-def test_an_unknown_scale_or_table_is_told_with_its_neighbour(capsys):
-    with pytest.raises(UsageError, match="did you mean 'small'"):
-        scale_of("smal")
-    assert invoke(["bench", "table", "agnes-22"]) == UsageError.exit_code
-    assert "agnes bench list" in capsys.readouterr().err
-
-
 def test_the_papers_figures_are_read_as_they_stand():
     assert typed("a, b: 93% 7/25 - -0.5") == {"a, b": (0.93, 0.28, None, -0.5)}
     assert means("1 2\n3 4") == (2.0, 3.0)
     assert share_successful("0.9 0.8 0.1 1 0.1 0.9\n0.9 0.5 0.4 1 0 1") == 0.5
-
-
-def test_the_name_of_a_table_is_a_command(monkeypatch):
-    said = []
-    monkeypatch.setattr(experimenting, "reproduced", lambda *given: said.append(given) or 0)
-    words = ["--scale", "small", "--data", "x.npz", "--networks", "3", "-j", "2", "--quiet"]
-    assert invoke(["bench", "agnes-2", *words]) == invoke(["bench", "table", "agnes-2", *words]) == 0
-    assert said == [(["agnes-2"], "small", ["x.npz"], 3, None, 2, "cpu", 0, False, True)] * 2
-    assert invoke(["bench", "agnes-2000"]) != 0
 
 
 def test_side_by_side_gives_what_one_after_another_gives(tmp_path):
@@ -350,36 +320,6 @@ def test_side_by_side_gives_what_one_after_another_gives(tmp_path):
     together = running.run(table, SCALE, tmp_path / "two", jobs=2)
     assert alone.figures == together.figures
     assert len(alone.figures[0].values) == 2
-
-
-def test_a_table_is_run_from_the_command_line(tmp_path, capsys):
-    """Training, pruning by the true trigger and all files, at the scale `tiny`."""
-    assert invoke(["bench", "koldenhof-a.2", "--jobs", "1", "-o", str(tmp_path), "--quiet"]) == 0
-    text = capsys.readouterr().out
-    assert "| MediumBN | " in text
-    folder = tmp_path / "koldenhof-a.2-tiny"
-    assert sorted(path.name for path in folder.iterdir()) == ["plot.png", "results.csv", "results.json", "table.md"]
-    document = json.loads((folder / "results.json").read_text())
-    figures = {each["column"]: each for each in document["figures"]}
-    assert not any(each["failed"] for each in document["figures"])
-    assert figures["accuracy before"]["paper"] == pytest.approx(0.943)
-    assert figures["ASR before"]["value"] > 0.5
-    lost = figures["ASR before"]["value"] - figures["ASR after"]["value"]
-    assert figures["ASR lost"]["value"] == pytest.approx(lost)
-
-
-@pytest.mark.parametrize("name", ["agnes-2", "retraining-fig-3"])
-def test_a_table_of_searches_is_run_from_the_command_line(name, tmp_path, capsys):
-    """Abstraction, stimulation and searches for triggers, at the scale `tiny`: every figure is there that can be."""
-    assert invoke(["bench", name, "--jobs", "1", "-o", str(tmp_path), "--quiet", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    figures = {(each["row"], each["column"]): each for each in document["figures"]}
-    assert not any(each["failed"] for each in figures.values())
-    depend_on_what_was_found = {"of them in the top 15 of 43 classes"}
-    for (row, column), each in figures.items():
-        assert each["value"] is not None or column in depend_on_what_was_found, (row, column)
-    with Image.open(tmp_path / f"{name}-tiny" / "plot.png") as picture:
-        assert picture.size[0] > 100
 
 
 def test_ten_signs_of_all_keep_their_images_and_the_stop_sign_its_place():
