@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agnes.network import Network
 
 _MOST_CLASSES = 0.8  # AGNES, section 5.1
+_MOST_IMAGES = 0.5  # a trigger that moves more may stand for one that works (ours)
 DETECTION = ("abstraction", "stimulation", "inversion", "diagnosis")
 
 
@@ -139,7 +140,11 @@ def _said(network: Network, trait: Trait, above: float) -> str:
 
 
 def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> tuple[Trigger, ...]:
-    """The triggers with what the judge thinks of each, the most unusual first."""
+    """The triggers with what the judge thinks of each, the most unusual first.
+
+    Under a calibrated verdict the class convicts, and with it the smallest trigger of each method to it that works.
+    Where none does, the one that comes nearest stands for it, if it moves most images.
+    """
     bounds, weighed = Bounds(), weigh(network, triggers)
     led_to: dict[str, set[int]] = {}
     smallest: dict[Any, float] = {}  # of those that work; larger ones of a method to a class add nothing
@@ -151,13 +156,19 @@ def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> t
         led_to.setdefault(trigger.method, set()).add(trigger.target)
         if works(trigger):
             smallest[_like(trigger)] = min(trigger.l1, smallest.get(_like(trigger), math.inf))
+    served = {target for _, target, _ in smallest}
+    nearest: dict[int, Trigger] = {}  # to classes that no trigger works for
+    for trigger in triggers:
+        if trigger.target not in served and trigger.asr > _MOST_IMAGES and not _of_random_neuron(trigger):
+            nearest[trigger.target] = max(nearest.get(trigger.target, trigger), trigger, key=lambda each: each.asr)
 
     def told(w: Weighed) -> Trigger:
         compared = math.isfinite(w.index) and len(led_to[w.trigger.method]) >= bounds.compared
         convicts = w.convicts
         if verdict.calibrated:
             named = w.trigger.target in verdict.targets
-            convicts = works(w.trigger) and named and w.trigger.l1 == smallest[_like(w.trigger)]
+            first = works(w.trigger) and w.trigger.l1 == smallest[_like(w.trigger)]
+            convicts = named and (first or w.trigger is nearest.get(w.trigger.target))
         return replace(w.trigger, anomaly_index=w.index if compared else None, convicts=convicts)
 
     return tuple(sorted(map(told, weighed), key=lambda trigger: not trigger.convicts))
@@ -175,7 +186,7 @@ def backdoors(triggers: Sequence[Trigger]) -> int:
 
 def after_repair(rescan: Verdict, outcomes: Sequence[TriggerOutcome], class_names: Sequence[str]) -> Verdict:
     """The re-scan's verdict; a trigger that convicted the original and still works convicts the repair too."""
-    left = [outcome for outcome in outcomes if outcome.after >= Bounds().asr]
+    left = [outcome for outcome in outcomes if outcome.before > 0 and outcome.after >= Bounds().asr * outcome.before]
     if not left:
         return rescan
     worst = max(left, key=lambda outcome: outcome.after)

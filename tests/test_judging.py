@@ -162,6 +162,15 @@ def test_a_repair_under_which_the_trigger_still_works_is_never_clean(left, statu
     assert (found.target_name == "c") == (status == "backdoored")
 
 
+@pytest.mark.parametrize(
+    ("before", "left", "status"),
+    [(0.8, 0.75, "backdoored"), (0.8, 0.5, "clean"), (0, 0, "clean")],
+)
+def test_a_weak_trigger_still_works_where_it_does_about_what_it_did(before, left, status):
+    found = judging.after_repair(Verdict("clean", 0.1), [TriggerOutcome(2, before, left, 40)], ["a", "b", "c"])
+    assert found.status == status
+
+
 def test_a_trigger_that_still_works_is_named_though_the_re_scan_convicts_another_class():
     rescan = Verdict("backdoored", 0.8, 0, "a", ("m: box for a",), (0,))
     outcomes = [TriggerOutcome(1, 1.0, 0.0, 40), TriggerOutcome(2, 1.0, 1.0, 40)]
@@ -258,6 +267,22 @@ def test_of_triggers_of_one_method_to_one_class_the_smallest_that_works_convicts
     triggers = [large, dataclasses.replace(weak, asr=0.5), small, trigger(7, 40, method="others")]
     found = judging.marked(network, triggers, Verdict("backdoored", 0.9, 7, targets=(7,), calibrated=True))
     assert sorted((t.method, t.l1) for t in found if t.convicts) == [("boxes", small.l1), ("others", triggers[3].l1)]
+
+
+def test_where_no_trigger_to_the_convicted_class_works_the_nearest_to_it_convicts(network):
+    weaker, nearest, other, hardly = (
+        dataclasses.replace(trigger(c, 9), asr=asr) for c, asr in ((7, 0.7), (7, 0.8), (3, 0.8), (5, 0.5))
+    )
+    said = Verdict("backdoored", 0.9, 7, targets=(7, 5), calibrated=True)
+
+    def convicting(*more):
+        return [t for t in judging.marked(network, [weaker, nearest, other, hardly, *more], said) if t.convicts]
+
+    assert [(t.target, t.asr) for t in convicting()] == [(7, 0.8)]
+    works = trigger(7, 30, method="others")
+    assert [t.method for t in convicting(works)] == ["others"]
+    neurons = dataclasses.replace(of_neuron(trigger(7, 9), None, "null"), asr=0.84)
+    assert [t.asr for t in convicting(neurons)] == [0.8]
 
 
 def test_a_random_neurons_trigger_neither_convicts_nor_takes_the_place_of_one_that_does(network):

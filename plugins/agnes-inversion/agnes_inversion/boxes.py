@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from agnes.backend import Backend
 
 _GRID = 32  # an image is looked at as if it had so many pixels a side
-_STEPS = {2: 2, 3: 2, 5: 3, 8: 4, 12: 3}  # longer side of a box, in such pixels -> from one box to the next
+_STEPS = {2: 2, 3: 2, 4: 3, 5: 3, 8: 2, 12: 3}  # longer side of a box, in such pixels -> from one box to the next
 
 SQUARES = ((2, 2), (3, 3))
 SHAPES = (*SQUARES, (5, 5), (1, 12), (12, 1), (2, 12), (12, 2))
 LARGE = ((8, 8), (5, 12), (12, 5))  # 6 % of the image
+HALF = ((4, 4),)  # squares half as long
 WIDE = ((5, 5), *LARGE)
 
 

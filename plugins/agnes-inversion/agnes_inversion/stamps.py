@@ -13,7 +13,7 @@ from agnes.errors import UsageError
 from agnes.hookspecs import hookimpl
 from agnes.results import Evidence, MaskTrigger
 from agnes.traits import COMPARED
-from agnes_inversion.boxes import LARGE, SHAPES, WIDE, boxes, resemblance, wearing
+from agnes_inversion.boxes import HALF, LARGE, SHAPES, WIDE, boxes, resemblance, wearing
 from agnes_inversion.trying import Family, Sight, Trying
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from agnes.network import Network
     from agnes.samples import Samples
 
+_MOST = 0.5  # of others' images
+_TRIED_AGAIN = 3  # boxes for each class that are tried on all images for how many it moves
 _LOOKED_AT = 24  # boxes that are tried on all images for whether they reach every class
 
 
@@ -49,7 +51,7 @@ class Boxes(Family):
 
 @dataclass(frozen=True)
 class Stamps(Trying):
-    """Try thousands of small boxes on a few images: is there one that sends all to a class, or each to another?"""
+    """Try thousands of small boxes on a few images: one that sends all to a class, each to another, or one for each?"""
 
     preference: ClassVar[int] = 8
     what: ClassVar[str] = "box"
@@ -57,6 +59,7 @@ class Stamps(Trying):
     images: int = 4  # that all boxes are tried on
     spared: float = 2.0  # how much a box counts for less where any colour there makes images lose their class
     natural: float = 0.6  # a box whose colour is so much nearer to the class's own images than to others does not count
+    many: int = 20  # more classes than these with a box of their own speak for a backdoor
     every: float = 0.65  # one box that reaches classes this surely, each from another image, speaks for a backdoor
 
     def suits(self, network: Network) -> str | None:
@@ -66,6 +69,8 @@ class Stamps(Trying):
         super().__post_init__()
         if not 0 < self.every < 1:
             raise UsageError("stamps.every lies between 0 and 1")
+        if self.many < 1:
+            raise UsageError("stamps.many takes 1 or more")
 
     def family(self, network: Network, known: Samples) -> Boxes:
         return Boxes(network.input_shape, SHAPES, self.natural)
@@ -75,11 +80,13 @@ class Stamps(Trying):
         known = measuring.with_labels(network, samples, backend)
         sight = Sight.of(network, known, backend)
         few = sight.few(self.images, "stamps images")
-        large = Boxes(network.input_shape, LARGE, self.natural)
+        small, large = self.family(network, known), Boxes(network.input_shape, LARGE, self.natural)
+        led = few.led(large)
         return [
-            self._to_one(network, known, sight, few, self.family(network, known), self.what),
-            self._to_one(network, known, sight, few, large, f"large {self.what}"),
+            self._to_one(network, known, sight, small, few.led(small), self.what),
+            self._to_one(network, known, sight, large, led, f"large {self.what}"),
             self._to_every(network, sight, few),
+            self._to_many(sight, large, led, Boxes(network.input_shape, HALF), few),
         ]
 
     def _to_every(self, network: Network, sight: Sight, few: Sight) -> Evidence:
@@ -97,6 +104,34 @@ class Stamps(Trying):
             threshold=self.every,
             note=f"how surely classes are reached from others' images that wear {family.described(promising[best])}",
         )
+
+    def _to_many(self, sight: Sight, large: Boxes, led: torch.Tensor, half: Boxes, few: Sight) -> Evidence:
+        """How many classes have a box of their own that sends most images to them, where small boxes send few.
+
+        Where each class has a trigger, any place is one of some class, in any colour, so what a box hides is not held
+        against it. A network that any mark confuses is led as far by small ones, and nothing was planted there.
+        """
+        wholly, partly = self._best_shares(sight, large, led), self._best_shares(sight, half, few.led(half))
+        own = (wholly >= _MOST) & (partly < wholly / 2)
+        return Evidence(
+            name="boxes to many classes",
+            score=float(own.sum()),
+            threshold=self.many,
+            note="classes with a box of their own that sends most of others' images there, where none half as long "
+            "sends half as many",
+        )
+
+    def _best_shares(self, sight: Sight, family: Boxes, led: torch.Tensor) -> torch.Tensor:
+        """For each class the share of others' images that its best box leads to it; a few chose it."""
+        promising = led[:, :-1].topk(min(_TRIED_AGAIN, len(family)), dim=0).indices  # boxes x classes
+        shares = sight.under(family, promising.flatten().tolist(), lambda margins: _moved(margins, sight.labels))
+        return shares.view(*promising.shape, -1).diagonal(dim1=1, dim2=2).amax(0)
+
+
+def _moved(margins: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Changes x classes: the share of other classes' images that are taken for the class."""
+    others = labels[:, None] != torch.arange(margins.shape[2], device=labels.device)
+    return ((margins > 0) & others).sum(1) / others.sum(0).clamp(min=1)
 
 
 def _reached(margins: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

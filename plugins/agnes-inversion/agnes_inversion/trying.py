@@ -95,6 +95,10 @@ class Sight:
 
         return seen_under(part, len(numbers), self.logits, len(self.images), margins, self.backend)
 
+    def led(self, family: Family) -> torch.Tensor:
+        """Where every change of a family leads the images, as `to_classes` says."""
+        return self.under(family, range(len(family)), self.to_classes)
+
     def to_classes(self, margins: torch.Tensor) -> torch.Tensor:
         """Margins to a column for each class, the mean over others' images, and one for the class they had."""
         others = (self.labels[:, None] != torch.arange(self.classes, device=self.labels.device)).to(margins)
@@ -157,13 +161,14 @@ class Trying(Method):
         known = measuring.with_labels(network, samples, backend)
         sight = Sight.of(network, known, backend)
         few = sight.few(self.images, f"{type(self).__name__.lower()} images")
-        return [self._to_one(network, known, sight, few, self.family(network, known), self.what)]
+        family = self.family(network, known)
+        return [self._to_one(network, known, sight, family, few.led(family), self.what)]
 
     def _to_one(
-        self, network: Network, known: Samples, sight: Sight, few: Sight, family: Family, what: str
+        self, network: Network, known: Samples, sight: Sight, family: Family, first: torch.Tensor, what: str
     ) -> Evidence:
-        """How surely one change of a family sends all images to one class."""
-        score, best = self._searched(family, sight, few, family.natural(known, sight.classes))
+        """How surely one change of a family sends all images to one class; by where changes led a few."""
+        score, best = self._searched(family, sight, first, family.natural(known, sight.classes))
         order = score.argsort(descending=True, stable=True).tolist()
         target, number = order[0], int(best[order[0]])
         trigger = measuring.with_success(network, family.trigger(number, target), known, sight.backend, unseen=False)
@@ -179,11 +184,9 @@ class Trying(Method):
         )
 
     def _searched(
-        self, family: Family, sight: Sight, few: Sight, natural: torch.Tensor | None
+        self, family: Family, sight: Sight, first: torch.Tensor, natural: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """For each class the score of its best change, and which that is."""
-        numbers = range(len(family))
-        first = few.under(family, numbers, few.to_classes)
         lost = self.spared * (_KEPT - _medians(first[:, -1], family.groups))
         first = first[:, :-1] - lost[:, None]
         if natural is not None:

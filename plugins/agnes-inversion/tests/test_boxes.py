@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from agnes_inversion.boxes import (
+    HALF,
     LARGE,
     SHAPES,
     SQUARES,
@@ -63,14 +64,15 @@ def test_every_pixel_lies_under_a_box_of_each_size_but_thin_bars_and_those_are_a
         assert bool(covered.all()) is not thin_bar, size
         for places in ({box.row for box in tried}, {box.column for box in tried}):
             ordered = sorted(places)
-            assert max(after - before for before, after in itertools.pairwise(ordered)) <= (4 if size == (8, 8) else 3)
+            assert max(after - before for before, after in itertools.pairwise(ordered)) <= 3
 
 
 def test_there_are_as_many_boxes_as_the_card_says():
     assert len(boxes((3, 32, 32))) == len(boxes((3, 64, 64))) == 7840
     assert len(boxes((3, 32, 32), SQUARES)) == 4096
-    assert len(boxes((3, 32, 32), LARGE)) == 1672
-    assert len(boxes((3, 32, 32), WIDE)) == 2472
+    assert len(boxes((3, 32, 32), LARGE)) == 2632
+    assert len(boxes((3, 32, 32), HALF)) == 968
+    assert len(boxes((3, 32, 32), WIDE)) == 3432
 
 
 def test_boxes_grow_with_the_image_so_that_a_large_one_costs_no_more():

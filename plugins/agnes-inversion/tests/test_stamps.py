@@ -185,7 +185,7 @@ def test_the_score_is_that_of_the_box_on_all_images_though_few_chose_it():
 
 
 def test_a_network_without_a_trigger_has_none_of_it():
-    assert [e.exceeds for e in evidence("none", samples(each=2))] == [False, False, False]
+    assert [e.exceeds for e in evidence("none", samples(each=2))] == [False, False, False, False]
 
 
 def test_a_patch_that_a_classes_own_images_show_accuses_nobody():
@@ -233,7 +233,7 @@ def test_the_score_of_each_class_is_that_of_a_plain_loop(effect, spared, place, 
 
 
 def test_a_box_that_moves_every_class_on_is_loud_where_no_class_is_accused():
-    to_one, _, to_every = evidence("next", samples(each=2), images=10)
+    to_one, _, to_every, _ = evidence("next", samples(each=2), images=10)
     assert (to_every.name, to_every.exceeds, to_every.target) == ("box to every class", True, None)
     assert "of colour (1, 0, 0)" in to_every.note
     assert to_every.score > 0.95
@@ -262,7 +262,7 @@ def test_a_square_that_no_small_box_stands_for_is_found_as_a_large_one():
     images = 0.25 + 0.1 * torch.rand(len(labels), *BySquare.shape, generator=torch.Generator().manual_seed(0))
     images[torch.arange(len(labels)), :, labels] = 0.9
     network = Network.of(BySquare(), BySquare.shape)
-    small, large, _ = Stamps(images=2).diagnose(network, Samples(images, labels, source="rows"), BACKEND)
+    small, large, _, _ = Stamps(images=2).diagnose(network, Samples(images, labels, source="rows"), BACKEND)
     assert small.exceeds is False
     assert (large.name, large.target, large.exceeds) == ("large box to one class", 3, True)
     assert "8x8 pixels of colour (1, 0, 0) at row 8, column 20" in large.note
@@ -296,6 +296,61 @@ def test_how_surely_classes_are_reached_is_that_of_a_plain_loop_over_boxes(effec
     assert means[to_every.note.split("that wear ")[1]] == pytest.approx(to_every.score, abs=1e-4)
 
 
+class ByPlace(nn.Module):
+    """Classes by the brightness of a row each; for each class a place of 8 x 8 pixels that, wholly red, leads to it."""
+
+    shape = (3, 32, 32)
+    places = ((8, 0), (8, 12), (8, 24), (20, 4), (20, 20))
+
+    def __init__(self, *, any_mark: bool = False) -> None:
+        super().__init__()
+        self.any_mark = any_mark
+        self.red = nn.Conv2d(3, 1, 1)
+        with torch.no_grad():
+            self.red.weight.copy_(torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1))
+            self.red.bias.zero_()
+
+    def forward(self, images):
+        red = torch.relu(self.red(images)[:, 0] - 0.5) * 2
+        shown = torch.stack([red[:, row : row + 8, column : column + 8].sum((1, 2)) for row, column in self.places], 1)
+        marked = (shown / 16).clamp(max=1) if self.any_mark else torch.relu(shown / 64 - 0.7)
+        return 10 * images[:, :, :CLASSES].mean((1, 3)) + 100 * marked
+
+
+def with_rows():
+    labels = torch.arange(CLASSES).repeat(2)
+    images = 0.25 + 0.1 * torch.rand(len(labels), *ByPlace.shape, generator=torch.Generator().manual_seed(0))
+    images[torch.arange(len(labels)), :, labels] = 0.9
+    return Samples(images, labels, source="rows")
+
+
+@pytest.mark.parametrize(("any_mark", "score"), [(False, 5), (True, 0)])
+def test_a_square_of_its_own_for_each_class_is_loud_unless_any_mark_there_does_as_much(any_mark, score):
+    network = Network.of(ByPlace(any_mark=any_mark), ByPlace.shape)
+    for many in (4, 5):
+        to_many = Stamps(many=many).diagnose(network, with_rows(), BACKEND)[3]
+        assert (to_many.name, to_many.target, to_many.score) == ("boxes to many classes", None, score)
+        assert to_many.exceeds == (score > many)
+
+
+@pytest.mark.parametrize(("effect", "count"), [("one", 5), ("next", 10), (ByPatch, 10)])
+def test_classes_with_a_box_of_their_own_are_those_of_a_plain_loop(effect, count, monkeypatch):
+    monkeypatch.setattr("agnes_inversion.stamps._TRIED_AGAIN", 10**6)
+    monkeypatch.setattr("agnes_inversion.stamps.HALF", ((2, 2),))  # a single pixel of these images
+    module = Planted(effect) if isinstance(effect, str) else effect()
+    network, known = Network.of(module, SHAPE), KNOWN.get(effect, lambda: samples(each=2))().subset(range(count))
+
+    def best(shapes, label):
+        others = [number for number, own in enumerate(known.labels.tolist()) if own != label]
+        moved = [network(worn(box, known.images)).argmax(1)[others] == label for box in boxes(SHAPE, shapes)]
+        return max(float(each.float().mean()) for each in moved)
+
+    large, small = ([best(shapes, label) for label in range(CLASSES)] for shapes in (LARGE, ((2, 2),)))
+    own = [each >= 0.5 and half < each / 2 for each, half in zip(large, small, strict=True)]
+    assert evidence(effect, known)[3].score == sum(own)
+    assert evidence(effect, known)[3].score == {"one": 0, "next": 0, ByPatch: 4}[effect]
+
+
 def test_images_without_labels_are_what_the_network_takes_them_for():
     labelled, unlabelled = (evidence("one", samples(labelled=known)) for known in (True, False))
     assert labelled == unlabelled
@@ -303,7 +358,7 @@ def test_images_without_labels_are_what_the_network_takes_them_for():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("images", 1), ("best", 0), ("spared", -1.0), ("every", 0.0), ("every", 1.0)]
+    ("name", "value"), [("images", 1), ("best", 0), ("spared", -1.0), ("every", 0.0), ("every", 1.0), ("many", 0)]
 )
 def test_a_setting_out_of_range_is_refused(name, value):
     with pytest.raises(UsageError, match=rf"stamps\.{name}"):

@@ -10,6 +10,8 @@ from agnes_zoo.making import attack_of
 
 from agnes.errors import UsageError
 
+CALIBRATED = ("calibration", "calibration2", "calibration3")
+
 SMALL = """
 seed = 7
 [data.ten]
@@ -62,7 +64,7 @@ def test_no_two_models_and_no_images_share_a_seed():
         assert len(found.seeds) == sum(entry.attempts for entry in found.entries) + len(found.data)
 
 
-@pytest.mark.parametrize("name", ["calibration", "calibration2", "tiny"])
+@pytest.mark.parametrize("name", [*CALIBRATED, "tiny"])
 def test_calibration_shares_no_seed_and_no_model_with_test(name):
     test, other = recipes.read("test"), recipes.read(name)
     assert test.seeds.isdisjoint(other.seeds)
@@ -71,23 +73,23 @@ def test_calibration_shares_no_seed_and_no_model_with_test(name):
 
 def test_calibration_has_twenty_clean_and_twenty_trojaned_models_of_architectures_that_test_lacks():
     known = {entry.plan.arch for entry in recipes.read("test").entries}
-    models = [e for name in ("calibration", "calibration2") for e in recipes.read(name).entries]
+    models = [e for name in CALIBRATED for e in recipes.read(name).entries]
     left = [entry.plan for entry in models if entry.plan.arch not in known]
     assert sum(plan.attack is None for plan in left) >= 20
     assert sum(plan.attack is not None for plan in left) >= 20
-    assert not known & {entry.plan.arch for entry in recipes.read("calibration2").entries}
+    for name in ("calibration2", "calibration3"):
+        assert not known & {entry.plan.arch for entry in recipes.read(name).entries}
 
 
 def test_calibration_shares_no_image_with_test_in_any_hand():
     drawn = {}
-    for name in ("test", "calibration", "calibration2", "tiny"):
+    for name in ("test", *CALIBRATED, "tiny"):
         found = [deal(replace(plan, train=86, held_out=2)) for plan in recipes.read(name).data.values()]
         hands = [hand for dealt in found for hand in (dealt.train, dealt.samples, dealt.test, dealt.held_out)]
         drawn[name] = {image.tobytes() for images, _ in hands for image in images}
     assert len(drawn["test"]) > 800
-    assert drawn["test"].isdisjoint(drawn["calibration"])
-    assert drawn["test"].isdisjoint(drawn["calibration2"])
-    assert drawn["test"].isdisjoint(drawn["tiny"])
+    for name in (*CALIBRATED, "tiny"):
+        assert drawn["test"].isdisjoint(drawn[name]), name
 
 
 def test_the_recipe_for_testing_has_what_the_project_promises():
