@@ -21,7 +21,6 @@ SQUARES = ((2, 2), (3, 3))
 SHAPES = (*SQUARES, (5, 5), (1, 12), (12, 1), (2, 12), (12, 2))
 LARGE = ((8, 8), (5, 12), (12, 5))  # 6 % of the image
 HALF = ((4, 4),)  # squares half as long
-WIDE = ((5, 5), *LARGE)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from agnes.errors import UsageError
 from agnes.hookspecs import hookimpl
 from agnes.results import Evidence, MaskTrigger
 from agnes.traits import COMPARED
-from agnes_inversion.boxes import HALF, LARGE, SHAPES, WIDE, boxes, resemblance, wearing
+from agnes_inversion.boxes import HALF, LARGE, SHAPES, Box, boxes, resemblance, wearing
 from agnes_inversion.trying import Family, Sight, Trying
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ _LOOKED_AT = 24  # boxes that are tried on all images for whether they reach eve
 
 
 class Boxes(Family):
-    """Boxes of some shapes and every saturated colour, all over an image."""
+    """Boxes of one colour each."""
 
-    def __init__(self, shape: tuple[int, ...], shapes: Sequence[tuple[int, int]], near: float = 0.0) -> None:
-        self.shape, self.near, self.boxes = shape, near, boxes(shape, shapes)
+    def __init__(self, shape: tuple[int, ...], some: Sequence[Box], near: float = 0.0) -> None:
+        self.shape, self.near, self.boxes = shape, near, some
         self.groups = [(box.row, box.column, box.height, box.width) for box in self.boxes]
 
     def changed(self, numbers: Sequence[int], images: torch.Tensor) -> torch.Tensor:
@@ -73,27 +73,28 @@ class Stamps(Trying):
             raise UsageError("stamps.many takes 1 or more")
 
     def family(self, network: Network, known: Samples) -> Boxes:
-        return Boxes(network.input_shape, SHAPES, self.natural)
+        return Boxes(network.input_shape, boxes(network.input_shape, SHAPES), self.natural)
 
     @hookimpl
     def diagnose(self, network: Network, samples: Samples, backend: Backend) -> Sequence[Evidence]:
         known = measuring.with_labels(network, samples, backend)
         sight = Sight.of(network, known, backend)
         few = sight.few(self.images, "stamps images")
-        small, large = self.family(network, known), Boxes(network.input_shape, LARGE, self.natural)
-        led = few.led(large)
+        shape = network.input_shape
+        small, large = self.family(network, known), Boxes(shape, boxes(shape, LARGE), self.natural)
+        (led, reached), (led_by_large, reached_by_large) = (_tried(few, family) for family in (small, large))
+        wide = [number for number, box in enumerate(small.boxes) if box.height == box.width == _side(small)]
+        wider = Boxes(shape, [*(small.boxes[number] for number in wide), *large.boxes])
         return [
-            self._to_one(network, known, sight, small, few.led(small), self.what),
-            self._to_one(network, known, sight, large, led, f"large {self.what}"),
-            self._to_every(network, sight, few),
-            self._to_many(sight, large, led, Boxes(network.input_shape, HALF), few),
+            self._to_one(network, known, sight, small, led, self.what),
+            self._to_one(network, known, sight, large, led_by_large, f"large {self.what}"),
+            self._to_every(sight, wider, torch.cat([reached[wide], reached_by_large])),
+            self._to_many(sight, large, led_by_large, Boxes(shape, boxes(shape, HALF)), few),
         ]
 
-    def _to_every(self, network: Network, sight: Sight, few: Sight) -> Evidence:
-        """How many classes one box leads to, each from images of another."""
-        family = Boxes(network.input_shape, WIDE)
-        first = few.under(family, range(len(family)), lambda margins: _reached(margins, few.labels)).clamp(min=0)
-        promising = first.sum(1).topk(min(_LOOKED_AT, len(family))).indices.tolist()
+    def _to_every(self, sight: Sight, family: Boxes, first: torch.Tensor) -> Evidence:
+        """How many classes one box leads to, each from images of another; by what a few images of them showed."""
+        promising = first.clamp(min=0).sum(1).topk(min(_LOOKED_AT, len(family))).indices.tolist()
         again = sight.under(family, promising, lambda margins: _reached(margins, sight.labels))
         reachable = min(sight.classes, len(sight.labels))
         surely = ((again + 1) / 2).sort(dim=1, descending=True).values[:, :reachable].mean(1)
@@ -126,6 +127,21 @@ class Stamps(Trying):
         promising = led[:, :-1].topk(min(_TRIED_AGAIN, len(family)), dim=0).indices  # boxes x classes
         shares = sight.under(family, promising.flatten().tolist(), lambda margins: _moved(margins, sight.labels))
         return shares.view(*promising.shape, -1).diagonal(dim1=1, dim2=2).amax(0)
+
+
+def _tried(few: Sight, family: Boxes) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of every box, where it leads the images, as `Sight.to_classes` says, and how surely it reaches each class."""
+
+    def both(margins: torch.Tensor) -> torch.Tensor:
+        return torch.cat([few.to_classes(margins), _reached(margins, few.labels)], 1)
+
+    found = few.under(family, range(len(family)), both)
+    return found[:, : few.classes + 1], found[:, few.classes + 1 :]
+
+
+def _side(family: Boxes) -> int:
+    """Of its largest square."""
+    return max(box.height for box in family.boxes if box.height == box.width)
 
 
 def _moved(margins: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -91,9 +91,12 @@ class Sight:
             return measure(every_margin(seen.flatten(0, 1)).view(seen.shape) / self.unit)
 
         def part(start: int, stop: int) -> torch.Tensor:
-            return family.changed(numbers[start:stop], self.images)
+            return family.changed(distinct[start:stop], self.images)
 
-        return seen_under(part, len(numbers), self.logits, len(self.images), margins, self.backend)
+        row = {number: at for at, number in enumerate(dict.fromkeys(numbers))}  # each change is tried once
+        distinct, places = list(row), [row[number] for number in numbers]
+
+        return seen_under(part, len(distinct), self.logits, len(self.images), margins, self.backend)[places]
 
     def led(self, family: Family) -> torch.Tensor:
         """Where every change of a family leads the images, as `to_classes` says."""

@@ -9,7 +9,6 @@ from agnes_inversion.boxes import (
     LARGE,
     SHAPES,
     SQUARES,
-    WIDE,
     Box,
     best_boxes,
     boxes,
@@ -72,7 +71,6 @@ def test_there_are_as_many_boxes_as_the_card_says():
     assert len(boxes((3, 32, 32), SQUARES)) == 4096
     assert len(boxes((3, 32, 32), LARGE)) == 2632
     assert len(boxes((3, 32, 32), HALF)) == 968
-    assert len(boxes((3, 32, 32), WIDE)) == 3432
 
 
 def test_boxes_grow_with_the_image_so_that_a_large_one_costs_no_more():

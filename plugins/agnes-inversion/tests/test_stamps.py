@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import slow_trying
 import torch
-from agnes_inversion.boxes import LARGE, SHAPES, WIDE, boxes
+from agnes_inversion.boxes import LARGE, SHAPES, boxes
 from agnes_inversion.stamps import Boxes, Stamps
 from evidence_checks import EvidenceChecks
 from torch import nn
@@ -168,7 +168,7 @@ def test_success_is_of_a_test_part_where_there_is_one_and_otherwise_of_images_th
 
 
 def test_a_trigger_does_what_the_box_does():
-    family, images = Boxes(SHAPE, LARGE), samples().images
+    family, images = Boxes(SHAPE, boxes(SHAPE, LARGE)), samples().images
     for number in range(0, len(family), 31):
         changed = family.changed([number], images)[0]
         assert torch.equal(changed, worn(family.boxes[number], images))
@@ -289,7 +289,7 @@ def test_how_surely_classes_are_reached_is_that_of_a_plain_loop_over_boxes(effec
     monkeypatch.setattr("agnes_inversion.stamps._LOOKED_AT", 10**6)
     network, known = Network.of(Planted(effect), SHAPE), samples(each=2).subset(range(count))
     unit = slow_trying.unit_of(network, known)
-    found = {box: reaching(network, known, box, unit) for box in boxes(SHAPE, WIDE)}
+    found = {box: reaching(network, known, box, unit) for box in boxes(SHAPE, ((5, 5), *LARGE))}
     means = {str(box): sum(surely) / len(surely) for box, surely in found.items()}
     to_every = evidence(effect, known, images=4)[2]
     assert to_every.score == pytest.approx(max(means.values()), abs=1e-4)
