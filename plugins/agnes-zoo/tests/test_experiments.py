@@ -216,6 +216,22 @@ def test_a_small_share_is_a_short_bar_and_the_largest_of_other_numbers_the_longe
     assert (many, few) == (whole, pytest.approx(whole / 20, abs=2))
 
 
+def test_long_numbers_end_within_the_picture_and_a_loss_below_zero_is_a_hollow_bar(asked, tmp_path):
+    outcome = running.run(TABLE, SCALE, tmp_path)
+
+    def drawn(value, paper):
+        figures = (replace(outcome.figures[0], value=value, paper=paper),)
+        with Image.open(io.BytesIO(plotting.plot(replace(outcome, figures=figures)))) as picture:
+            return np.asarray(picture.convert("RGB"))
+
+    assert (drawn(3_072_155.0, 28_521_700.0)[60:, -5:] == 255).all()
+    gain, loss = ((drawn(value, None) == plotting._OURS).all(2)[60:] for value in (0.5, -0.5))
+    assert np.array_equal(gain.any(1), loss.any(1))
+    assert np.array_equal(gain[:1], loss[:1])
+    assert loss[4].sum() == 2
+    assert gain[4].sum() > 2
+
+
 def test_rows_whose_names_begin_alike_have_panels_of_their_own(asked, tmp_path):
     outcome = running.run(replace(TABLE, plot="dots"), SCALE, tmp_path)
     points = {"points": np.zeros((4, 2), np.float32)}

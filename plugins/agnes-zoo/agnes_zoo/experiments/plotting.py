@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from agnes_zoo.experiments.running import Figure, Outcome
 
 _INK, _OURS, _PAPER = (40, 40, 40), (178, 24, 43), (146, 167, 190)
-_ROW, _BAR, _LEFT, _TOP, _WIDE = 22, 16, 330, 60, 420  # of a bar chart, in pixels
+_ROW, _BAR, _LEFT, _TOP, _WIDE, _RIGHT = 22, 16, 330, 60, 420, 190  # of a bar chart, in pixels
+_COUNTED = 10_000  # a number from it on is written out
 _PANEL, _GAP = 300, 60  # of dots and matrices
 _CELL = 96  # of a picture
 
@@ -31,10 +32,10 @@ def plot(outcome: Outcome) -> bytes:
 
 
 def _bars(outcome: Outcome) -> Image.Image:
-    """For each figure a bar, ours over the paper's; each column on a scale of its own."""
+    """For each figure a bar, ours over the paper's, hollow where below 0; each column on a scale of its own."""
     figures = [f for f in outcome.figures if f.value is not None or f.paper is not None]
     scale = {f.column: _scale([g for g in figures if g.column == f.column]) for f in figures}
-    sheet, draw = _sheet(_LEFT + _WIDE + 120, _TOP + _ROW * max(len(figures), 1) + 30, _title(outcome))
+    sheet, draw = _sheet(_LEFT + _WIDE + _RIGHT, _TOP + _ROW * max(len(figures), 1) + 30, _title(outcome))
     _text(draw, (_LEFT, 34), "ours", _OURS)
     _text(draw, (_LEFT + 50, 34), "the paper's", _PAPER)
     for number, figure in enumerate(figures):
@@ -43,10 +44,18 @@ def _bars(outcome: Outcome) -> Image.Image:
         for value, colour, offset in ((figure.value, _OURS, 0), (figure.paper, _PAPER, _BAR // 2)):
             if value is not None:
                 length = max(1, round(_WIDE * abs(value) / scale[figure.column]))
-                draw.rectangle([_LEFT, top + offset, _LEFT + length, top + offset + _BAR // 2 - 1], fill=colour)
-        values = [f"{v:.3g}" if v is not None else "-" for v in (figure.value, figure.paper)]
-        _text(draw, (_LEFT + _WIDE + 10, top + _BAR // 2), " / ".join(values), anchor="lm")
+                box = [_LEFT, top + offset, _LEFT + length, top + offset + _BAR // 2 - 1]
+                draw.rectangle(box, fill=colour if value >= 0 else None, outline=colour)
+        values = " / ".join(_written(value) for value in (figure.value, figure.paper))
+        _text(draw, (_LEFT + _WIDE + 10, top + _BAR // 2), values, anchor="lm")
     return sheet
+
+
+def _written(value: float | None) -> str:
+    """A figure beside its bar."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= _COUNTED else f"{value:.3g}"
 
 
 def _scale(figures: Sequence[Figure]) -> float:
