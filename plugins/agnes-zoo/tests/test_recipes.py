@@ -117,7 +117,7 @@ def test_every_attack_of_a_recipe_can_be_made(name):
         if entry.plan.attack is not None:
             classes = 10 if entry.plan.data.source == "signs10" else 43
             targets.add(attack_of(entry.plan, classes).target)
-    assert len(targets) > 1
+    assert len(targets) > 1 or targets == {None}  # each class has a trigger of its own
 
 
 def test_a_target_that_may_be_any_follows_from_the_seed_and_is_never_the_source():
