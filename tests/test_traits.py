@@ -60,7 +60,7 @@ def test_a_trigger_that_fails_counts_as_large_as_the_image_and_one_that_half_wor
     assert log_size(trigger(0, 4, asr=0.425), AREA) == pytest.approx((math.log(4) + math.log(AREA)) / 2)
 
 
-def test_evidence_tells_how_far_the_first_class_is_from_the_second_and_from_the_spread_of_the_others():
+def test_evidence_tells_its_score_and_how_far_the_first_class_is_from_the_second_and_from_the_spread_of_others():
     said = [
         Evidence("box", 3.0, 1.0, by_class=(0.5, 3.0, 1.0, 0.0, -1.0), target=1, method="stamps"),
         Evidence("away", 0.7, 1.0, method="stamps"),
@@ -68,7 +68,7 @@ def test_evidence_tells_how_far_the_first_class_is_from_the_second_and_from_the_
     away, box = traits([], said, AREA)
     assert (away.source, away.target, away.value) == ("stamps: away", None, 0.7)
     assert (box.source, box.target) == ("stamps: box", 1)
-    assert box.value == pytest.approx(2.0 / math.sqrt(spread_of([0.5, 1.0, 0.0, -1.0])))
+    assert box.value == pytest.approx(3.0 + 2.0 / math.sqrt(spread_of([0.5, 1.0, 0.0, -1.0])))
 
 
 def test_scores_of_too_few_classes_to_compare_say_nothing():
@@ -78,4 +78,4 @@ def test_scores_of_too_few_classes_to_compare_say_nothing():
 
 def test_scores_that_are_all_alike_do_not_divide_by_zero():
     (trait,) = traits([], [Evidence("box", 1.0, 1.0, by_class=(1.0,) * 6, target=0, method="stamps")], AREA)
-    assert trait.value == 0
+    assert trait.value == 1

@@ -96,7 +96,7 @@ def test_at_most_one_clean_model_in_twenty_is_convicted_when_left_out():
         known = models(strength)
         found = fit(known, ("a",))
         clean = [p for p, model in zip(found.left_out, known, strict=True) if not model.trojaned]
-        assert sum(p >= found.threshold for p in clean) <= len(clean) // 20
+        assert max(clean) < found.threshold
         assert found.threshold >= 0.5
 
 
