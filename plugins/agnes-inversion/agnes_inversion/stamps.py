@@ -83,7 +83,8 @@ class Stamps(Trying):
         shape = network.input_shape
         small, large = self.family(network, known), Boxes(shape, boxes(shape, LARGE), self.natural)
         (led, reached), (led_by_large, reached_by_large) = (_tried(few, family) for family in (small, large))
-        wide = [number for number, box in enumerate(small.boxes) if box.height == box.width == _side(small)]
+        side = _side(small)
+        wide = [number for number, box in enumerate(small.boxes) if box.height == box.width == side]
         wider = Boxes(shape, [*(small.boxes[number] for number in wide), *large.boxes])
         return [
             self._to_one(network, known, sight, small, led, self.what),
