@@ -39,16 +39,21 @@ def detect(stages: Stages, network: Network) -> Findings:
     evidence = stages.diagnose(network)
     triggers += tuple(_of_evidence(e.trigger, e.method) for e in evidence if e.trigger is not None)
     triggers = _against_own(stages, network, triggers)
-    benign = on_benign(stages, network)
-    verdict = judging.judge(network, triggers, evidence, stages.runs, benign=benign)
-    triggers = judging.marked(network, triggers, verdict)
-    if stages.samples.inverted:
+    found = Findings(representatives, candidates, triggers, evidence, benign=on_benign(stages, network))
+    found = judged(stages, network, found, inverted=stages.samples.inverted)
+    stages.finished("judging", (found.verdict,))
+    return found
+
+
+def judged(stages: Stages, network: Network, found: Findings, *, inverted: bool) -> Findings:
+    """Findings with what they amount to; less where the images they are of were made from the network (`inverted`)."""
+    verdict = judging.judge(network, found.triggers, found.evidence, stages.runs, benign=found.benign)
+    triggers = judging.marked(network, found.triggers, verdict)
+    if inverted:
         verdict = lowered(verdict)
         triggers = unmarked(triggers, verdict)
     triggers = _with_reach(stages, network, triggers)
-    verdict = replace(verdict, backdoors=judging.backdoors(triggers))
-    stages.finished("judging", (verdict,))
-    return Findings(representatives, candidates, triggers, evidence, verdict, benign)
+    return replace(found, triggers=triggers, verdict=replace(verdict, backdoors=judging.backdoors(triggers)))
 
 
 def _of_evidence(trigger: Trigger, method: str) -> Trigger:

@@ -18,7 +18,7 @@ from agnes.judging import DETECTION
 from agnes.reading.parts import open_regular
 from agnes.reading.triggers import read_trigger
 from agnes.reports.folder import REPORT, TRIGGERS
-from agnes.results import Candidate, MethodRun, Trigger, Verdict
+from agnes.results import Candidate, Evidence, MethodRun, Trigger
 from agnes.text import printable
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ _OF_TRIGGER = {
     "null_share": (int, float, NoneType),
     "natural_share": (int, float, NoneType),
 }
+_OF_EVIDENCE = {"name": str, "method": str, "note": str, "target": (int, NoneType)}
 _LATER = ("null_share", "natural_share", "unseen")  # which not every report has
 _MOST = {"asr": 1, "reach": 1, "null_share": 1, "natural_share": 1, "held_out": math.inf}  # and no less than zero
 _OF_RUN = ("name", "stage", "distribution", "version", "settings", "status", "reason", "seconds", "chosen")
@@ -65,7 +66,6 @@ class Earlier:
                 wanted = {
                     "model": dict,
                     "data": dict,
-                    "verdict": dict,
                     "triggers": list,
                     "candidates": list,
                     "methods": list,
@@ -82,6 +82,11 @@ class Earlier:
         """The images that were scanned with, where they still are."""
         source = self.report["data"].get("source")
         return Path(source) if isinstance(source, str) and Path(source).exists() else None
+
+    @property
+    def inverted(self) -> bool:
+        """Whether those images were made from the network."""
+        return bool(self.report["data"].get("inverted"))
 
     def given(self, option: str) -> Path | None:
         """The further images that the run was given, where they still are."""
@@ -102,12 +107,13 @@ class Earlier:
                 raise UsageError(f"{printable(self.folder, 500)} is the run of another model ({other}); scan this one")
 
     def findings(self, network: Network) -> Findings:
-        """What the run found, as objects again."""
+        """What the run found, as objects again, for the judge of today to judge."""
 
         def made() -> Findings:
             triggers = tuple(self._trigger(each, network) for each in self.report["triggers"])
             candidates = tuple(_candidate(each, network) for each in self.report["candidates"])
-            return Findings(candidates=candidates, triggers=triggers, verdict=_verdict(self.report["verdict"]))
+            evidence = tuple(_evidence(each, network) for each in self.report.get("evidence", ()))
+            return Findings(candidates=candidates, triggers=triggers, evidence=evidence)
 
         return _told(self.folder, made)
 
@@ -117,7 +123,7 @@ class Earlier:
         blank = torch.full((1, *network.input_shape), 0.5)
         if trigger.apply(blank).shape != blank.shape or not 0 <= trigger.target < network.class_count:
             raise Refused(f"{printable(name)} is no trigger for this network")
-        said = {field: _fact(described, field) for field in _said(described)}
+        said = {field: _fact(described, field, _OF_TRIGGER) for field in _said(described)}
         return replace(trigger, **{"unseen": self._unseen(described), **said})
 
     def _unseen(self, described: Mapping[str, Any]) -> bool:
@@ -131,9 +137,9 @@ def _said(described: Mapping[str, Any]) -> list[str]:
     return [field for field in _OF_TRIGGER if field in described or field not in _LATER]
 
 
-def _fact(described: Mapping[str, Any], field: str) -> Any:
-    """What a report says of a trigger; words are shown and become parts of file names."""
-    value, wanted = described[field], _OF_TRIGGER[field]
+def _fact(described: Mapping[str, Any], field: str, kinds: Mapping[str, Any]) -> Any:
+    """What a report says of a finding; words are shown and become parts of file names."""
+    value, wanted = described[field], kinds[field]
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise TypeError(f"'{field}' is of type {type(value).__name__}")
     if isinstance(value, float) and not math.isfinite(value):
@@ -179,10 +185,18 @@ def _candidate(described: Mapping[str, Any], network: Network) -> Candidate:
     )
 
 
+def _evidence(described: Mapping[str, Any], network: Network) -> Evidence:
+    if described["target"] not in (None, *range(network.class_count)):
+        raise ValueError(f"'target' is no class: {described['target']}")
+    return Evidence(
+        **{field: _fact(described, field, _OF_EVIDENCE) for field in _OF_EVIDENCE},
+        score=_number(described["score"]),
+        threshold=_number(described["threshold"]),
+        null=tuple(_number(each) for each in described["null"]),
+        by_class=tuple(_number(each) for each in described["by_class"]),
+    )
+
+
 def _number(value: Any) -> float:
     """A report's null is a number that was not finite."""
     return float("nan") if value is None else float(value)
-
-
-def _verdict(described: Mapping[str, Any]) -> Verdict:
-    return Verdict(**{**described, "reasons": tuple(described["reasons"]), "targets": tuple(described["targets"])})

@@ -13,7 +13,7 @@ from agnes.backend import Backend, Precision, Progress
 from agnes.calling import Events
 from agnes.compacting import compacted
 from agnes.dealing import Dealt, deal
-from agnes.detecting import Findings, detect, on_benign
+from agnes.detecting import Findings, detect, judged, on_benign
 from agnes.earlier import Earlier
 from agnes.errors import UsageError
 from agnes.inverting import inverted
@@ -185,8 +185,9 @@ def _as_before(request: Request, earlier: Earlier) -> Request:
 
 
 def _found_before(earlier: Earlier, stages: Stages, network: Network) -> Findings:
-    """What an earlier run found, and the network on the images of this one."""
-    return replace(earlier.findings(network), benign=on_benign(stages, network))
+    """What an earlier run found, judged again with the network on the images of this one."""
+    found = replace(earlier.findings(network), benign=on_benign(stages, network))
+    return judged(stages, network, found, inverted=earlier.inverted)
 
 
 def _named(network: Network, options: LoadOptions, samples: Samples) -> Network:

@@ -1,6 +1,7 @@
 """Repairing a model from the findings of an earlier run."""
 
 import json
+import math
 import shutil
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 import agnes
 from agnes import cli, engine, mending
 from agnes.detecting import Findings
+from agnes.earlier import Earlier
 from agnes.errors import AgnesError, UsageError
 from agnes.results import Change, MaskTrigger, Repair, TriggerOutcome, Verdict
 from agnes.testing import tiny_network
@@ -36,6 +38,10 @@ def scanned(house, scanned_once, tmp_path):
     folder, report = scanned_once
     shutil.copytree(folder / "run", tmp_path / "run")
     return fakes.request(folder, "needy"), report
+
+
+EVIDENCE = {"name": "a score", "method": "scores", "note": "", "target": None, "score": 0.5, "threshold": 1.0}
+EVIDENCE |= {"null": [], "by_class": []}
 
 
 def altered(folder, change):
@@ -80,6 +86,47 @@ def test_a_repair_from_a_run_is_the_repair_of_that_run(scanned, tmp_path):
     assert (again.data["accuracy"], again.data["accuracy_images"]) == (first.data["accuracy"], 8)
     assert again.repair.exported == str(tmp_path / "clean.fake")
     assert (tmp_path / "clean.fake").exists()
+
+
+def test_findings_are_judged_again_whatever_the_run_made_of_them(scanned, tmp_path):
+    asked, first = scanned
+    assert first.verdict.status == "backdoored"
+
+    def acquitted(report):
+        report["verdict"].update(status="clean", probability=0.0, target=None, targets=[], reasons=["so it was then"])
+        for trigger in report["triggers"]:
+            trigger.update(convicts=False, reach=None, anomaly_index=None)
+
+    altered(tmp_path / "run", acquitted)
+    again = engine.run(replace(asked, methods=(), output=None, findings=tmp_path / "run"))
+    assert again.verdict == first.verdict
+    assert [(t.convicts, t.reach, t.anomaly_index) for t in again.triggers] == [
+        (t.convicts, t.reach, t.anomaly_index) for t in first.triggers
+    ]
+
+
+def test_evidence_is_read_again_and_counts(scanned, tmp_path):
+    asked, first = scanned
+    again = engine.run(replace(asked, methods=(), output=None, findings=tmp_path / "run"))
+    assert again.evidence == first.evidence
+    shown = {**EVIDENCE, "score": 3.0, "target": 2, "null": [0.1, None], "by_class": [0.0, 0.5, 3.0], "note": "seen"}
+    altered(tmp_path / "run", put([shown], "evidence"))
+    altered(tmp_path / "run", put([], "triggers"))
+    (found,) = Earlier.read(tmp_path / "run").findings(fakes.tiny_network()).evidence
+    assert (found.score, found.target, found.by_class, found.note) == (3.0, 2, (0.0, 0.5, 3.0), "seen")
+    assert found.null[0] == 0.1
+    assert math.isnan(found.null[1])
+    again = engine.run(replace(asked, methods=(), output=None, findings=tmp_path / "run"))
+    assert again.verdict.status == "inconclusive"
+    assert "a score is 3, above 1" in again.verdict.reasons[0]
+
+
+@pytest.mark.parametrize("inverted", [True, False])
+def test_findings_on_images_made_from_the_model_let_none_pass(scanned, tmp_path, inverted):
+    asked, _ = scanned
+    altered(tmp_path / "run", put(inverted, "data", "inverted"))
+    again = engine.run(replace(asked, methods=(), output=None, findings=tmp_path / "run"))
+    assert any("were made from the model" in reason for reason in again.verdict.reasons) is inverted
 
 
 @pytest.mark.parametrize("unseen", [True, False])
@@ -171,8 +218,12 @@ def test_a_folder_without_a_run_is_told(house, tmp_path):
         put("\x1b[2Jgone", "triggers", 0, "layer"),
         put("no such layer", "candidates", 0, "layer"),
         put([[99, 99]], "candidates", 0, "positions"),
-        forget("verdict", "status"),
-        put({"odd": 1}, "verdict"),
+        put([{}], "evidence"),
+        put([{**EVIDENCE, "target": 99}], "evidence"),
+        put([{**EVIDENCE, "target": True}], "evidence"),
+        put([{**EVIDENCE, "score": "high"}], "evidence"),
+        put([{**EVIDENCE, "by_class": 3}], "evidence"),
+        put([{**EVIDENCE, "name": "\x1b[2Jgone"}], "evidence"),
         put([{"stage": "inversion"}], "methods"),
         put("nobody", "methods", 1, "name"),
         put({"x": 1}, "methods", 1, "settings"),
@@ -212,11 +263,7 @@ def test_without_anything_to_repair_the_command_says_so(scanned, tmp_path, monke
     asked, _ = scanned
     monkeypatch.chdir(tmp_path)
 
-    def acquit(report):
-        for trigger in report["triggers"]:
-            trigger["convicts"] = False
-
-    altered(tmp_path / "run", acquit)
+    altered(tmp_path / "run", put([], "triggers"))
     result = CliRunner().invoke(cli.app, ["repair", str(asked.model), "--from", "run", "-q"])
     assert result.exit_code != 0
     assert "nothing was repaired" in str(result.exception)
