@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _TRIGGERS = frozenset({"triggers"})
 _RANKS = {"clean": 0, "inconclusive": 1, "backdoored": 2}  # of the re-scan's verdict, the best first
 _WORKS = 0.5  # success from which a trigger works: one that convicts nothing is learnt from
+_NONE = 0.05  # success that is as good as none
 _MOST_SUSPECTS = 5  # of such triggers, the strongest
 _BLIND = "the scan found no backdoor in the original: that it finds none in the repair either would prove nothing"
 _SHARE_OF_RESCANS = 0.2  # of the time left: a method is offered re-scans only where one takes less
@@ -64,7 +65,7 @@ def mend(
         return f"{NOT_NEEDED} {good.method} has repaired the network" if good else ""
 
     rescan = bench.rescans if bench.rescans.affordable else None
-    enough(stages.mitigate(network, convicting or _suspects(network, found), found.candidates, enough, rescan))
+    enough(stages.mitigate(network, _shown(network, found), found.candidates, enough, rescan))
     ordered = sorted(measured, key=lambda repair: _merit(repair, accuracy_drop))
     return tuple(bench.relearnt(repair) if place == 0 else repair for place, repair in enumerate(ordered))
 
@@ -74,11 +75,34 @@ def _named(stages: Stages) -> bool:
     return any(chosen.why == NAMED for chosen in stages.selection.of("mitigation"))
 
 
-def _suspects(network: Network, found: Findings) -> list[Trigger]:
-    """Triggers that convict nothing and work on half of the images or more; those too large to be one are left out."""
+def _shown(network: Network, found: Findings) -> list[Trigger]:
+    """What a repair may learn from: the triggers that convict, and smaller ones of other methods to their classes.
+
+    A smaller one is another view of the same trigger, and may be the truer one; a larger one costs accuracy. Where none
+    convicts, those that work best.
+    """
+    convicting = [trigger for trigger in found.triggers if trigger.convicts]
+    working = _working(network, found)
+    if not convicting:
+        return working[:_MOST_SUSPECTS]
+    least = {t.target: min(each.l1 for each in convicting if each.target == t.target) for t in convicting}
+    methods = {(trigger.method, trigger.target) for trigger in convicting}
+    beside = [t for t in working if t.l1 < least.get(t.target, 0.0) and (t.method, t.target) not in methods]
+    return convicting + beside
+
+
+def _working(network: Network, found: Findings) -> list[Trigger]:
+    """Of each method and class the trigger that works best, on half of the images or more; the strongest first.
+
+    Those too large to be one are left out.
+    """
     most = judging.Bounds().share * network.input_shape[1] * network.input_shape[2]
-    working = [t for t in found.triggers if t.held_out and t.asr >= _WORKS and t.l1 <= most]
-    return sorted(working, key=lambda trigger: -trigger.asr)[:_MOST_SUSPECTS]
+    best: dict[tuple[str, int], Trigger] = {}
+    for trigger in found.triggers:
+        if trigger.held_out and trigger.asr >= _WORKS and trigger.l1 <= most:
+            like = trigger.method, trigger.target
+            best[like] = max(best.get(like, trigger), trigger, key=lambda each: each.asr)
+    return sorted(best.values(), key=lambda trigger: -trigger.asr)
 
 
 def _holds(repair: Repair, accuracy_drop: float) -> bool:
@@ -94,13 +118,16 @@ def _lost(repair: Repair) -> float:
 
 
 def _merit(repair: Repair, accuracy_drop: float) -> tuple[Any, ...]:
-    """What makes a repair better: its backdoor and its triggers gone, accuracy kept, a clean re-scan, less lost."""
+    """What makes a repair better: its backdoor and its triggers gone, accuracy kept, a clean re-scan, less lost.
+
+    Of success next to none it does not matter how little it is.
+    """
     if repair.rescan is None:  # never measured
         return (len(_RANKS),)
     success = max((o.after for o in repair.outcomes), default=0.0)
     kept = _lost(repair) <= accuracy_drop
     rank = _RANKS[repair.rescan.status]
-    return (_left(repair), success >= _WORKS, not kept, rank, round(success, 2), _lost(repair))
+    return (_left(repair), success >= _WORKS, not kept, rank, max(_NONE, round(success, 2)), _lost(repair))
 
 
 def _left(repair: Repair) -> bool:

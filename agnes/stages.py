@@ -200,6 +200,8 @@ class Stages:
     ) -> tuple[list[Any], tuple[str, ...], OutOfTime | None]:
         """What a method returns, or what it had when its time was up, and what it says of it."""
         late = None
+        if "triggers" in chosen.needs:
+            given = {**given, "triggers": tuple(trigger for trigger in given["triggers"] if trigger.convicts)}
         if given.get("rescan") is not None:
             given = {**given, "rescan": partial(given["rescan"], backend=backend)}
         try:

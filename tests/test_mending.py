@@ -116,6 +116,7 @@ def test_of_repairs_without_a_backdoor_one_that_keeps_accuracy_comes_before_one_
         repair("whole", 0.01, "clean"),
         repair("kept, in doubt", 0.01, "inconclusive"),
         repair("kept, another class stands out", 0.01, "backdoored", targets=(5,)),
+        repair("success next to none", 0.09, "clean", left=0.05),
         repair("lossy", 0.1, "clean"),
         repair("lossy, in doubt", 0.1, "inconclusive"),
         repair("still works", 0.0, "clean", left=0.6),

@@ -339,20 +339,39 @@ def test_who_asks_for_a_repair_all_the_same_gets_one_without_a_trigger_and_no_wo
     assert len(given) == 1
 
 
+def covering(rows, asr=0.9, method="boxes", target=0, **said):
+    """A trigger for the tiny network that covers some rows."""
+    colours, height, width = tiny_network("plain").input_shape
+    mask = torch.zeros(1, height, width)
+    mask[:, :rows] = 1
+    pattern = torch.zeros(colours, height, width)
+    return MaskTrigger(target=target, asr=asr, held_out=5, mask=mask, pattern=pattern, method=method, **said)
+
+
+def shown(*found):
+    return mending._shown(tiny_network("plain"), Findings(triggers=tuple(found)))
+
+
 def test_suspects_are_the_triggers_that_work_best_and_cover_no_more_than_a_quarter():
-    network = tiny_network("plain")
-    colours, height, width = network.input_shape
+    quarter = tiny_network("plain").input_shape[1] // 4
+    weak, half, large = covering(1, 0.4), covering(1, 0.5, target=1), covering(quarter, target=2)
+    too_large, untested = covering(quarter + 1, 1.0, target=3), replace(covering(1, 1.0, target=4), held_out=0)
+    assert shown(weak, half, large, too_large, untested) == [large, half]
+    many = [covering(1, 0.5 + number / 20, target=number) for number in range(9)]
+    assert shown(*many) == many[:3:-1]
 
-    def found(asr, rows, held_out=5):
-        mask = torch.zeros(1, height, width)
-        mask[:, :rows] = 1
-        return MaskTrigger(target=0, asr=asr, held_out=held_out, mask=mask, pattern=torch.zeros(colours, height, width))
 
-    quarter = height // 4
-    some = [found(0.4, 1), found(0.5, 1), found(0.9, quarter), found(1.0, quarter + 1), found(1.0, 1, held_out=0)]
-    assert mending._suspects(network, Findings(triggers=tuple(some))) == [some[2], some[1]]
-    many = tuple(found(0.5 + number / 20, 1) for number in range(9))
-    assert mending._suspects(network, Findings(triggers=many)) == list(many[:3:-1])
+def test_of_suspects_of_one_method_to_one_class_the_best_is_enough():
+    best, lesser, others = covering(2, 0.9), covering(1, 0.8), covering(1, 0.7, method="patterns")
+    assert shown(lesser, others, best) == [best, others]
+
+
+def test_a_repair_learns_from_smaller_triggers_of_other_methods_to_a_class_that_is_convicted():
+    convicts = covering(2, 0.9, convicts=True)
+    smaller, larger = covering(1, 0.6, method="patterns"), covering(3, 1.0, method="waves")
+    same, elsewhere = covering(1, 0.8), covering(1, 1.0, method="patterns", target=1)
+    weak = covering(1, 0.4, method="haze")
+    assert shown(convicts, smaller, larger, same, elsewhere, weak) == [convicts, smaller]
 
 
 def test_a_re_scan_is_the_scan_of_the_run_and_no_more(scanned, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from agnes.backend import Backend
 from agnes.errors import AgnesError, OutOfTime
 from agnes.hookspecs import hookimpl
 from agnes.method import Method
-from agnes.results import AdditiveTrigger, Candidate, Evidence, Noted, Representatives
+from agnes.results import AdditiveTrigger, Candidate, Evidence, Noted, Repair, Representatives
 from agnes.samples import Samples
 from agnes.stages import Stages
 
@@ -162,6 +162,28 @@ def test_a_method_whose_needs_are_unmet_is_skipped_with_a_reason(network):
     made = stages(network, Needy())
     assert made.mitigate(network, (), ()) == ()
     assert (made.runs[0].status, made.runs[0].reason) == ("skipped", "needs a trigger that convicts")
+
+
+@pytest.mark.parametrize(("needs", "seen"), [({"triggers"}, [True]), (set(), [True, False])])
+def test_a_method_that_needs_triggers_gets_those_that_convict_and_any_other_all(network, needs, seen):
+    given = []
+
+    @dataclass(frozen=True)
+    class Takes(Method):
+        """Notes which triggers it was given."""
+
+        @hookimpl
+        def mitigate(self, network, triggers):
+            given.extend(trigger.convicts for trigger in triggers)
+            return Repair(network.copy(), ())
+
+    Takes.needs = frozenset(needs)
+    delta = torch.zeros(network.input_shape)
+    known = [
+        AdditiveTrigger(target=0, asr=0.9, held_out=5, delta=delta, convicts=convicts) for convicts in (True, False)
+    ]
+    assert len(stages(network, Takes()).mitigate(network, known, ())) == 1
+    assert given == seen
 
 
 def test_candidates_of_all_methods_come_best_first(network):

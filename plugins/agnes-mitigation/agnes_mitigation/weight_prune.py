@@ -38,7 +38,8 @@ class WeightPrune(Method):
         self, network: Network, triggers: Sequence[Trigger], candidates: Sequence[Candidate], backend: Backend
     ) -> Repair:
         backend.check()
-        places, notes = self._compromised(triggers, candidates)
+        convicting = [trigger for trigger in triggers if trigger.convicts]
+        places, notes = self._compromised(convicting or triggers, candidates)
         copy = network.copy()
         changes = []
         for layer in network.layers:

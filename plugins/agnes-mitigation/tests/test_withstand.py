@@ -121,12 +121,11 @@ def test_images_without_a_trigger_stay_as_they_are():
 
 
 def taught(planted, backend, monkeypatch, triggers, **settings):
-    """How many images of all batches were benign, under a trigger, and under a random mark."""
-    counts = {"images": 0, "trigger": 0, "mark": 0}
+    """How many images of all batches were under a trigger, and how many under a random mark."""
+    counts = {"trigger": 0, "mark": 0}
     stamped, others = withstand.stamped, withstand.marked
 
     def count_triggers(images, triggers, which):
-        counts["images"] += len(images)
         counts["trigger"] += int((which >= 0).sum())
         return stamped(images, triggers, which)
 
@@ -140,23 +139,20 @@ def taught(planted, backend, monkeypatch, triggers, **settings):
     return counts
 
 
-def test_half_of_the_images_are_marked_and_half_of_these_with_a_known_trigger(planted, backend, monkeypatch):
-    counts = taught(planted, backend, monkeypatch, (planted.trigger,), share=0.5, known=0.5)
-    assert counts["images"] == 20 * 64
-    assert counts["trigger"] / counts["images"] == pytest.approx(0.25, abs=0.05)
-    assert counts["mark"] / counts["images"] == pytest.approx(0.25, abs=0.05)
-
-
-def test_with_a_trigger_that_convicts_no_other_mark_is_drawn(planted, backend, monkeypatch):
-    counts = taught(planted, backend, monkeypatch, (replace(planted.trigger, convicts=True),), share=0.5)
+@pytest.mark.parametrize("convicts", [True, False])
+def test_where_a_trigger_is_known_a_part_of_the_images_is_under_it_and_none_under_a_random_mark(
+    planted, backend, monkeypatch, convicts
+):
+    trigger = replace(planted.trigger, convicts=convicts)
+    counts = taught(planted, backend, monkeypatch, (trigger,), share=0.9, known=0.3)
+    assert counts["trigger"] / (20 * 64) == pytest.approx(0.3, abs=0.05)
     assert counts["mark"] == 0
-    assert counts["trigger"] / counts["images"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_without_a_trigger_all_marks_are_random_ones(planted, backend, monkeypatch):
     counts = taught(planted, backend, monkeypatch, (), share=0.5)
     assert counts["trigger"] == 0
-    assert counts["mark"] / counts["images"] == pytest.approx(0.5, abs=0.05)
+    assert counts["mark"] / (20 * 64) == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_planted_backdoor_is_trained_away(planted, backend):
