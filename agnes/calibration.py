@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from agnes.errors import Refused
 from agnes.results import MethodRun
 from agnes.traits import Trait
 
-SCHEMA_VERSION = "3.0"
+SCHEMA_VERSION = "4.0"
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,10 @@ def shipped() -> Calibration:
 
 
 def parse(text: str) -> Calibration:
-    """A calibration file's text."""
+    """A calibration file's text; one that was made for other traits than today's would be misread."""
     said = json.loads(text)
+    if said["schema_version"] != SCHEMA_VERSION:
+        raise Refused(f"a calibration of version {said['schema_version']!r}; make it anew with `agnes bench calibrate`")
     weighings = {
         frozenset(each["clean"]): Weighing(
             {source: (numbers[0], numbers[1]) for source, numbers in each["clean"].items()},

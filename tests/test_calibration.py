@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from agnes import judging
-from agnes.calibration import Calibration, Weighing, deviations, parse, raised, shipped
+from agnes.calibration import SCHEMA_VERSION, Calibration, Weighing, deviations, parse, raised, shipped
+from agnes.errors import Refused
 from agnes.results import AdditiveTrigger, Benign, Evidence, MethodRun
 from agnes.traits import Trait
 
@@ -173,7 +174,7 @@ def test_the_shipped_calibration_weighs_what_runs_by_default_and_never_against_a
 def test_a_file_is_read_as_it_was_written():
     numbers = {"intercept": -2.0, "weight": 3.0, "threshold": 0.6, "doubt": 0.3}
     said = {
-        "schema_version": "2.0",
+        "schema_version": SCHEMA_VERSION,
         "settings": {"score": {"depth": 3}},
         "weighings": [
             {"clean": {SOURCE: [1.0, 0.5]}, **numbers},
@@ -181,3 +182,5 @@ def test_a_file_is_read_as_it_was_written():
         ],
     }
     assert parse(json.dumps(said)) == CALIBRATION
+    with pytest.raises(Refused, match=r"of version '3\.0'; make it anew"):
+        parse(json.dumps({**said, "schema_version": "3.0"}))
