@@ -93,8 +93,9 @@ def shipped() -> Calibration:
 def parse(text: str) -> Calibration:
     """A calibration file's text; one that was made for other traits than today's would be misread."""
     said = json.loads(text)
-    if said["schema_version"] != SCHEMA_VERSION:
-        raise Refused(f"a calibration of version {said['schema_version']!r}; make it anew with `agnes bench calibrate`")
+    version = said.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise Refused(f"calibration.json is of version {version!r}; make it anew with `agnes bench calibrate`")
     weighings = {
         frozenset(each["clean"]): Weighing(
             {source: (numbers[0], numbers[1]) for source, numbers in each["clean"].items()},

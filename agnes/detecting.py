@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from agnes.network import Network
     from agnes.stages import Stages
 
+INTERRUPTED = "the run was interrupted"
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -24,9 +26,7 @@ class Findings:
     candidates: tuple[Candidate, ...] = ()
     triggers: tuple[Trigger, ...] = ()
     evidence: tuple[Evidence, ...] = ()
-    verdict: Verdict = field(
-        default_factory=lambda: Verdict("inconclusive", None, reasons=("the run was interrupted",))
-    )
+    verdict: Verdict = field(default_factory=lambda: Verdict("inconclusive", None, reasons=(INTERRUPTED,)))
     benign: Benign = field(default_factory=Benign)
 
 
@@ -85,6 +85,6 @@ def _with_reach(stages: Stages, network: Network, triggers: tuple[Trigger, ...])
     backend = replace(stages.backend, deadline=None)
     with backend.computing():
         return tuple(
-            replace(t, reach=measuring.reach(network, t, stages.samples, backend)) if t.convicts else t
+            replace(t, reach=measuring.reach(network, t, stages.samples, backend) if t.convicts else None)
             for t in triggers
         )

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from agnes.detecting import Findings
+from agnes.detecting import INTERRUPTED, Findings
 from agnes.errors import Refused, UsageError
+from agnes.inverting import MADE
 from agnes.judging import DETECTION
 from agnes.reading.parts import open_regular
 from agnes.reading.triggers import read_trigger
@@ -66,6 +67,7 @@ class Earlier:
                 wanted = {
                     "model": dict,
                     "data": dict,
+                    "verdict": dict,
                     "triggers": list,
                     "candidates": list,
                     "methods": list,
@@ -85,8 +87,13 @@ class Earlier:
 
     @property
     def inverted(self) -> bool:
-        """Whether those images were made from the network."""
-        return bool(self.report["data"].get("inverted"))
+        """Whether those images were made from the network; of a repair's folder its verdict says so."""
+        return bool(self.report["data"].get("inverted")) or self._reasons_hold(MADE)
+
+    @property
+    def unjudged(self) -> bool:
+        """Whether the run was interrupted before its findings were judged."""
+        return self._reasons_hold(INTERRUPTED)
 
     def given(self, option: str) -> Path | None:
         """The further images that the run was given, where they still are."""
@@ -98,6 +105,10 @@ class Earlier:
     def runs(self) -> list[MethodRun]:
         """How the methods went that looked for a backdoor."""
         return _told(self.folder, lambda: [_run(each) for each in self.report["methods"] if each["stage"] in DETECTION])
+
+    def _reasons_hold(self, words: str) -> bool:
+        reasons = self.report["verdict"].get("reasons")
+        return isinstance(reasons, list) and any(isinstance(each, str) and words in each for each in reasons)
 
     def check(self, model: Mapping[str, Any]) -> None:
         """Refuse findings in another model than this."""
@@ -155,12 +166,15 @@ def _told(folder: Path, make: Any) -> Any:
     """What is made of a report, or one line where its parts are not what they should be."""
     try:
         return make()
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         reason = printable(f"{type(error).__name__}: {error}", 120)
         raise UsageError(f"{printable(folder / REPORT, 500)} is damaged ({reason}); scan the model again") from error
 
 
 def _run(described: Mapping[str, Any]) -> MethodRun:
+    for field in ("name", "status", "reason"):
+        if not isinstance(described[field], str):
+            raise TypeError(f"'{field}' is of type {type(described[field]).__name__}")
     return MethodRun(**{field: described[field] for field in _OF_RUN}, notes=tuple(described["notes"]))
 
 
@@ -193,10 +207,16 @@ def _evidence(described: Mapping[str, Any], network: Network) -> Evidence:
         score=_number(described["score"]),
         threshold=_number(described["threshold"]),
         null=tuple(_number(each) for each in described["null"]),
-        by_class=tuple(_number(each) for each in described["by_class"]),
+        by_class=tuple(_finite(each) for each in described["by_class"]),
     )
 
 
 def _number(value: Any) -> float:
     """A report's null is a number that was not finite."""
-    return float("nan") if value is None else float(value)
+    return float("nan") if value is None else _finite(value)
+
+
+def _finite(value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")
+    return float(value)

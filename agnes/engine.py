@@ -187,7 +187,7 @@ def _as_before(request: Request, earlier: Earlier) -> Request:
 def _found_before(earlier: Earlier, stages: Stages, network: Network) -> Findings:
     """What an earlier run found, judged again with the network on the images of this one."""
     found = replace(earlier.findings(network), benign=on_benign(stages, network))
-    return judged(stages, network, found, inverted=earlier.inverted)
+    return found if earlier.unjudged else judged(stages, network, found, inverted=earlier.inverted)
 
 
 def _named(network: Network, options: LoadOptions, samples: Samples) -> Network:

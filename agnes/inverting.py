@@ -27,6 +27,7 @@ _SURE = 0.95  # an image is pushed towards its class no further: logits far abov
 _SMOOTH = 1e-3  # weight of the differences between neighbouring pixels
 _MOVED = 1 / 16  # of the side: so far the image is moved about, so that it is no pattern of single pixels
 _TIME = 0.15  # of the time left
+MADE = "the images of the scan were made from the model"
 _LEFT = 0.5  # of the log odds, that a verdict on such images keeps
 _CONVICTS = 0.95  # a lowered probability from which on a backdoor is still called one
 
@@ -88,7 +89,7 @@ def lowered(verdict: Verdict) -> Verdict:
     status = verdict.status
     if status == "clean" or (status == "backdoored" and (probability is None or probability < _CONVICTS)):
         status = "inconclusive"
-    said = "the images were made from the model, no benign ones were given: no network passes on such"
+    said = f"{MADE}, no benign ones were given: no network passes on such"
     if verdict.probability is not None:
         said += f", and of the log odds of {verdict.probability:.3g} half is left"
     named = {} if status == "backdoored" else {"target": None, "target_name": None, "targets": (), "backdoors": 0}

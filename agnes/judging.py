@@ -150,16 +150,16 @@ def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> t
     smallest: dict[Any, float] = {}  # of those that work; larger ones of a method to a class add nothing
 
     def works(trigger: Trigger) -> bool:
-        return trigger.asr >= bounds.asr and not _of_random_neuron(trigger)
+        return trigger.asr >= bounds.asr and not of_random_neuron(trigger)
 
     for trigger in triggers:
         led_to.setdefault(trigger.method, set()).add(trigger.target)
         if works(trigger):
-            smallest[_like(trigger)] = min(trigger.l1, smallest.get(_like(trigger), math.inf))
+            smallest[like(trigger)] = min(trigger.l1, smallest.get(like(trigger), math.inf))
     served = {target for _, target, _ in smallest}
     nearest: dict[int, Trigger] = {}  # to classes that no trigger works for
     for trigger in triggers:
-        if trigger.target not in served and trigger.asr > _MOST_IMAGES and not _of_random_neuron(trigger):
+        if trigger.target not in served and trigger.asr > _MOST_IMAGES and not of_random_neuron(trigger):
             nearest[trigger.target] = max(nearest.get(trigger.target, trigger), trigger, key=lambda each: each.asr)
 
     def told(w: Weighed) -> Trigger:
@@ -167,14 +167,14 @@ def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> t
         convicts = w.convicts
         if verdict.calibrated:
             named = w.trigger.target in verdict.targets
-            first = works(w.trigger) and w.trigger.l1 == smallest[_like(w.trigger)]
+            first = works(w.trigger) and w.trigger.l1 == smallest[like(w.trigger)]
             convicts = named and (first or w.trigger is nearest.get(w.trigger.target))
         return replace(w.trigger, anomaly_index=w.index if compared else None, convicts=convicts)
 
     return tuple(sorted(map(told, weighed), key=lambda trigger: not trigger.convicts))
 
 
-def _like(trigger: Trigger) -> tuple[Any, ...]:
+def like(trigger: Trigger) -> tuple[Any, ...]:
     """What triggers have in common of which one is enough."""
     return trigger.method, trigger.target, trigger.source
 
@@ -215,7 +215,7 @@ def weigh(network: Network, triggers: Sequence[Trigger], bounds: Bounds | None =
             works = trigger.asr >= bounds.asr and trigger.l1 <= bounds.share * area
             probability = 1 - others.by_chance(size) if works and comparable else 0.0
             index = others.index(size)
-            rare = not _of_random_neuron(trigger) and (trigger.null_share or 0.0) <= bounds.null
+            rare = not of_random_neuron(trigger) and (trigger.null_share or 0.0) <= bounds.null
             natural = (trigger.natural_share or 0.0) > bounds.natural
             convicts = rare and not natural and index > bounds.index and probability >= bounds.probability
             weighed.append(Weighed(trigger, index, probability, convicts))
@@ -237,7 +237,7 @@ def _described(network: Network, weighed: Weighed) -> str:
     )
 
 
-def _of_random_neuron(trigger: Trigger) -> bool:
+def of_random_neuron(trigger: Trigger) -> bool:
     """Whether it was made for comparison alone; it may raise doubts and convicts nobody."""
     return trigger.purpose == "null" and trigger.channel is not None
 

@@ -94,13 +94,14 @@ def _shown(network: Network, found: Findings) -> list[Trigger]:
 def _working(network: Network, found: Findings) -> list[Trigger]:
     """Of each method and class the trigger that works best, on half of the images or more; the strongest first.
 
-    Those too large to be one are left out.
+    Those too large to be one are left out, and those of random neurons, which are there to compare with.
     """
     most = judging.Bounds().share * network.input_shape[1] * network.input_shape[2]
-    best: dict[tuple[str, int], Trigger] = {}
+    best: dict[Any, Trigger] = {}
     for trigger in found.triggers:
-        if trigger.held_out and trigger.asr >= _WORKS and trigger.l1 <= most:
-            like = trigger.method, trigger.target
+        tried = trigger.held_out and not judging.of_random_neuron(trigger)
+        if tried and trigger.asr >= _WORKS and trigger.l1 <= most:
+            like = judging.like(trigger)
             best[like] = max(best.get(like, trigger), trigger, key=lambda each: each.asr)
     return sorted(best.values(), key=lambda trigger: -trigger.asr)
 

@@ -31,7 +31,7 @@ from agnes_zoo.scoring import repairs
 from agnes_zoo.scoring.repairs import RepairRow
 from agnes_zoo.training import as_tensors
 
-from agnes import engine
+from agnes import engine, judging
 from agnes.api import open_network
 from agnes.backend import Backend
 from agnes.calling import call
@@ -180,8 +180,10 @@ def by_method(arguments: argparse.Namespace, job: dict[str, str], record: dict[s
     registry = Registry.discover()
     plugin = registry.named(job["method"], ("mitigation",))
     method = build(registry.method(plugin), plugin.name, assigned(arguments).get(plugin.name, {}))
-    found = Earlier.read(arguments.scans / job["model"]).findings(network)
-    triggers = tuple(t for t in found.triggers if t.convicts)
+    earlier = Earlier.read(arguments.scans / job["model"])
+    found = earlier.findings(network)
+    verdict = judging.judge(network, found.triggers, found.evidence, earlier.runs)
+    triggers = tuple(t for t in judging.marked(network, found.triggers, verdict) if t.convicts)
     if job["trigger"] == "true":
         triggers = planted(record)
     if "triggers" in method.needs and not triggers:

@@ -182,5 +182,5 @@ def test_a_file_is_read_as_it_was_written():
         ],
     }
     assert parse(json.dumps(said)) == CALIBRATION
-    with pytest.raises(Refused, match=r"of version '3\.0'; make it anew"):
+    with pytest.raises(Refused, match=r"calibration.json is of version '3\.0'; make it anew"):
         parse(json.dumps({**said, "schema_version": "3.0"}))

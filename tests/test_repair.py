@@ -105,6 +105,25 @@ def test_findings_are_judged_again_whatever_the_run_made_of_them(scanned, tmp_pa
     ]
 
 
+def test_a_trigger_that_no_longer_convicts_says_no_reach(scanned, tmp_path):
+    weak = {"asr": 0.3, "convicts": True, "reach": 1.0}
+    altered(tmp_path / "run", lambda report: [trigger.update(weak) for trigger in report["triggers"]])
+    again = engine.run(replace(scanned[0], methods=(), output=None, findings=tmp_path / "run"))
+    assert {(trigger.convicts, trigger.reach) for trigger in again.triggers} == {(False, None)}
+
+
+def test_a_run_that_was_interrupted_before_its_verdict_gets_none_by_what_it_had_found(scanned, tmp_path):
+    interrupted = Findings().verdict
+
+    def cut(report):
+        report.update(complete=False, triggers=[], evidence=[])
+        report["verdict"].update(status=interrupted.status, reasons=list(interrupted.reasons))
+
+    altered(tmp_path / "run", cut)
+    again = engine.run(replace(scanned[0], methods=(), output=None, findings=tmp_path / "run"))
+    assert again.verdict == interrupted
+
+
 def test_evidence_is_read_again_and_counts(scanned, tmp_path):
     asked, first = scanned
     again = engine.run(replace(asked, methods=(), output=None, findings=tmp_path / "run"))
@@ -125,8 +144,10 @@ def test_evidence_is_read_again_and_counts(scanned, tmp_path):
 def test_findings_on_images_made_from_the_model_let_none_pass(scanned, tmp_path, inverted):
     asked, _ = scanned
     altered(tmp_path / "run", put(inverted, "data", "inverted"))
-    again = engine.run(replace(asked, methods=(), output=None, findings=tmp_path / "run"))
+    again = engine.run(replace(asked, methods=(), output=tmp_path / "second", findings=tmp_path / "run"))
     assert any("were made from the model" in reason for reason in again.verdict.reasons) is inverted
+    third = engine.run(replace(asked, methods=(), output=None, findings=tmp_path / "second"))
+    assert third.verdict == again.verdict
 
 
 @pytest.mark.parametrize("unseen", [True, False])
@@ -222,7 +243,14 @@ def test_a_folder_without_a_run_is_told(house, tmp_path):
         put([{**EVIDENCE, "target": 99}], "evidence"),
         put([{**EVIDENCE, "target": True}], "evidence"),
         put([{**EVIDENCE, "score": "high"}], "evidence"),
+        put([{**EVIDENCE, "score": "0.5"}], "evidence"),
+        put([{**EVIDENCE, "score": 10**400}], "evidence"),
+        put([{**EVIDENCE, "score": float("nan")}], "evidence"),
         put([{**EVIDENCE, "by_class": 3}], "evidence"),
+        put([{**EVIDENCE, "by_class": [None] * 8}], "evidence"),
+        put([{**EVIDENCE, "by_class": [float("inf")] * 8}], "evidence"),
+        put([], "methods", 1, "name"),
+        put([], "methods", 1, "status"),
         put([{**EVIDENCE, "name": "\x1b[2Jgone"}], "evidence"),
         put([{"stage": "inversion"}], "methods"),
         put("nobody", "methods", 1, "name"),
@@ -356,14 +384,16 @@ def test_suspects_are_the_triggers_that_work_best_and_cover_no_more_than_a_quart
     quarter = tiny_network("plain").input_shape[1] // 4
     weak, half, large = covering(1, 0.4), covering(1, 0.5, target=1), covering(quarter, target=2)
     too_large, untested = covering(quarter + 1, 1.0, target=3), replace(covering(1, 1.0, target=4), held_out=0)
-    assert shown(weak, half, large, too_large, untested) == [large, half]
+    random = replace(covering(1, 1.0, target=5), purpose="null", layer="conv", channel=0)
+    assert shown(weak, half, large, too_large, untested, random) == [large, half]
     many = [covering(1, 0.5 + number / 20, target=number) for number in range(9)]
     assert shown(*many) == many[:3:-1]
 
 
 def test_of_suspects_of_one_method_to_one_class_the_best_is_enough():
     best, lesser, others = covering(2, 0.9), covering(1, 0.8), covering(1, 0.7, method="patterns")
-    assert shown(lesser, others, best) == [best, others]
+    of_one_class = replace(lesser, source=3)
+    assert shown(lesser, others, best, of_one_class) == [best, of_one_class, others]
 
 
 def test_a_repair_learns_from_smaller_triggers_of_other_methods_to_a_class_that_is_convicted():

@@ -43,7 +43,8 @@ class Clp(Method):
         if self.u != "auto":
             backend.check()
             return _pruned(network, bounds, float(self.u), ())
-        return self._swept(network, bounds, samples, triggers, backend)
+        convicting = [trigger for trigger in triggers if trigger.convicts]
+        return self._swept(network, bounds, samples, convicting or triggers, backend)
 
     def _swept(
         self,

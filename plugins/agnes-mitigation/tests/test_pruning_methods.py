@@ -201,6 +201,9 @@ def test_the_channels_that_triggers_name_are_shrunk_else_those_of_candidates(pla
     assert [(c.layer, c.channel) for c in repair.changes] == [("first", 5)]
     assert not repair.network.module.first.weight[5].any()
     assert measuring.attack_success(repair.network, planted.trigger, planted.samples, backend)[0] == 0
+    convicts = replace(named, channel=2, convicts=True)
+    repair = WeightPrune().mitigate(planted.network, (named, convicts), (candidate,), backend)
+    assert [(c.layer, c.channel) for c in repair.changes] == [("first", 2)]
 
 
 def test_fine_pruning_takes_channels_asleep_on_benign_images(planted, backend):
