@@ -199,6 +199,17 @@ def test_every_plot_is_a_picture(asked, tmp_path, kind, name, array):
         assert Image.open(io.BytesIO(plotting.plot(each))).format == "PNG"
 
 
+def test_a_plot_shows_the_network_that_has_the_most_to_show(asked, tmp_path, monkeypatch):
+    def pictures(subject, step):
+        count = {1: 0, 2: 3, 3: 3}[subject.plan.seed % 10 + step]
+        images = np.full((count, 8, 8, 3), subject.plan.seed % 10 + step, np.uint8)
+        return Answer({"seed": 1.0, "twice": 1.0, "missing": None}, {"images": images} if count else {})
+
+    monkeypatch.setitem(measuring.MEASURES, "fake", pictures)
+    outcome = running.run(TABLE, SCALE, tmp_path)
+    assert {int(arrays["images"].mean()) for arrays in outcome.arrays.values()} == {2}
+
+
 def test_a_small_share_is_a_short_bar_and_the_largest_of_other_numbers_the_longest(asked, tmp_path):
     outcome = running.run(TABLE, SCALE, tmp_path)
 

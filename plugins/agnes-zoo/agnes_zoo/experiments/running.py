@@ -91,13 +91,18 @@ def run(
     )
     probes = {column.name: column.probe for column in table.columns}
     arrays = {
-        (row, probes[column]): answers[asks[0].key].arrays
+        (row, probes[column]): max((answers[ask.key].arrays for ask in asks), key=_content)
         for (row, column), asks in asked.items()
-        if asks and answers[asks[0].key].arrays
+        if any(answers[ask.key].arrays for ask in asks)
     }
     plans = {ask.plan.digest for asks in asked.values() for ask in asks}
     seconds = sum(answers[key].seconds for key in {ask.key for ask in asks})
     return Outcome(table, scale, figures, arrays, len(plans), seconds)
+
+
+def _content(arrays: Mapping[str, np.ndarray]) -> int:
+    """How much a plot of these shows; of networks of a kind the one with the most stands for all, of equals the first."""
+    return sum(array.size for array in arrays.values())
 
 
 def asks_of(table: Table, scale: Scale, sources: Mapping[str, str]) -> list[Ask]:
