@@ -101,7 +101,7 @@ def run(
 
 
 def _content(arrays: Mapping[str, np.ndarray]) -> int:
-    """How much a plot of these shows; of networks of a kind the one with the most stands for all, of equals the first."""
+    """How much a plot of these shows; of networks of a kind the first of those with the most stands for all."""
     return sum(array.size for array in arrays.values())
 
 
