@@ -102,7 +102,7 @@ def _pictures(outcome: Outcome) -> Image.Image:
     lines = {", ".join(name): each["images"] for name, each in outcome.arrays.items() if "images" in each}
     most = max((len(images) for images in lines.values()), default=1)
     sheet, draw = _sheet(_LEFT + most * (_CELL + 8) + 20, _TOP + max(len(lines), 1) * (_CELL + 8), _title(outcome))
-    _text(draw, (_LEFT, 34), "the true trigger first, then those reconstructed; of the network with the most of them")
+    _text(draw, (_LEFT, 34), "the true trigger first, then those reconstructed")
     for number, (name, images) in enumerate(lines.items()):
         top = _TOP + number * (_CELL + 8)
         _text(draw, (_LEFT - 10, top + _CELL // 2), name, anchor="rm")
