@@ -81,9 +81,13 @@ class Earlier:
 
     @property
     def data(self) -> Path | None:
-        """The images that were scanned with, where they still are."""
+        """The images that were scanned with; None where there were none."""
         source = self.report["data"].get("source")
-        return Path(source) if isinstance(source, str) and Path(source).exists() else None
+        if not isinstance(source, str) or self.report["data"].get("inverted"):
+            return None
+        if not Path(source).exists():  # a re-scan with images made from the model would say nothing
+            raise UsageError(f"the images of that run are no longer at {printable(source, 500)}; give them with --data")
+        return Path(source)
 
     @property
     def inverted(self) -> bool:

@@ -189,6 +189,14 @@ def test_the_images_of_the_run_are_used_where_no_others_are_given(scanned, tmp_p
     assert again.data["sha256"] == first.data["sha256"]
 
 
+def test_images_of_the_run_that_are_gone_are_asked_for(scanned, tmp_path):
+    asked, _ = scanned
+    altered(tmp_path / "run", put(str(tmp_path / "gone.npz"), "data", "source"))
+    with pytest.raises(UsageError, match=r"no longer at .*gone.npz; give them with --data"):
+        engine.run(replace(asked, data=None, output=None, findings=tmp_path / "run"))
+    assert engine.run(replace(asked, output=None, findings=tmp_path / "run")).repair is not None
+
+
 def test_the_findings_of_another_model_are_refused(scanned, tmp_path):
     asked, _ = scanned
     altered(tmp_path / "run", lambda report: report["model"].update(sha256="0" * 64))
