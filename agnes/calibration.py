@@ -2,7 +2,7 @@
 
 A backdoor shows to the method that looks for its kind, and to the others it looks like nothing. So what counts is how
 far findings lie above what clean networks show, each squared, so that the furthest counts most; what lies below speaks
-for nothing.
+for nothing. Findings count together for one class: methods that point to different ones do not agree on a backdoor.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -19,7 +19,7 @@ from agnes.errors import Refused
 from agnes.results import MethodRun
 from agnes.traits import Trait
 
-SCHEMA_VERSION = "4.0"
+SCHEMA_VERSION = "5.0"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,12 @@ class Weighing:
 
     def probability(self, traits: Sequence[Trait]) -> float:
         """That the network holds a backdoor, where half of all networks do; by all of the traits."""
-        return logistic(self.intercept + self.weight * raised(map(self.above, self.ordered(traits))))
+        return logistic(self.intercept + self.weight * raised(self.ordered(traits), self.clean))
+
+    def leading(self, traits: Sequence[Trait]) -> int | None:
+        """The class that the traits speak for most, together."""
+        by_class = deviating(self.ordered(traits), self.clean)
+        return max(by_class, key=lambda each: by_class[each])
 
     def alone(self, trait: Trait) -> float:
         """The probability if all other traits were as clean networks' are."""
@@ -61,7 +66,7 @@ class Calibration:
         sources = {s for weighing in self.weighings for s in weighing}
         known = [trait for trait in traits if trait.source in sources]
         changed = {run.name for run in runs if run.name in self.settings and _differs(run, self.settings[run.name])}
-        usable = frozenset(t.source for t in known if t.source.partition(":")[0] not in changed)
+        usable = frozenset(t.source for t in known if t.method not in changed)
         return self.weighings.get(usable) if len(usable) == len(known) else None
 
 
@@ -74,9 +79,24 @@ def deviations(value: float, middle: float, spread: float) -> float:
     return (value - middle) / spread
 
 
-def raised(above: Iterable[float]) -> float:
-    """How far deviations lie above zero together, as a logarithm; those below it speak for nothing."""
-    return math.log1p(math.hypot(*(max(0.0, each) for each in above)))
+def deviating(traits: Sequence[Trait], clean: Mapping[str, tuple[float, float]]) -> dict[int | None, float]:
+    """How far what is said of each class lies above what clean networks show, and, of None, what is said of none.
+
+    By the root of the squares over all methods, of each what it says most surely of the class: what one method says
+    twice it has seen once. What is said of no class counts for every one.
+    """
+    most: dict[int | None, dict[str, float]] = {None: {}}
+    for trait in traits:
+        for each, value in trait.said.items():
+            said, of = most.setdefault(each, {}), trait.source if each is None else trait.method
+            said[of] = max(said.get(of, 0.0), deviations(value, *clean[trait.source]))
+    of_none = math.hypot(*most[None].values())
+    return {each: math.hypot(*said.values(), of_none if each is not None else 0.0) for each, said in most.items()}
+
+
+def raised(traits: Sequence[Trait], clean: Mapping[str, tuple[float, float]]) -> float:
+    """How far traits lie above clean networks for the class that they speak for most, as a logarithm."""
+    return math.log1p(max(deviating(traits, clean).values()))
 
 
 def logistic(odds: float) -> float:

@@ -109,11 +109,13 @@ def _calibrated(
     probability, order = weighing.probability(found), weighing.ordered(found)
     reasons = [_said(network, trait, weighing.above(trait)) for trait in order]
     reasons += [f"{_exceeding(e)}; the calibration does not know it" for e in beside]
-    strong = [trait for trait in order if weighing.alone(trait) >= weighing.threshold]
-    agreeing = [w for w in convicting if w.trigger.target == order[0].target] if probability >= weighing.doubt else []
+    leading = weighing.leading(found)
+    agreeing = [w for w in convicting if w.trigger.target == leading] if probability >= weighing.doubt else []
     if probability >= weighing.threshold or agreeing:
-        leading = strong or [trait for trait in order if trait.target is not None][:1]
-        targets = tuple(dict.fromkeys(trait.target for trait in leading if trait.target is not None))
+        strong = [trait.target for trait in order if weighing.alone(trait) >= weighing.threshold]
+        of_no_class = bool(strong) and set(strong) == {None}
+        named = () if of_no_class and not agreeing else (leading, *strong)
+        targets = tuple(dict.fromkeys(target for target in named if target is not None))
         target = targets[0] if targets else None
         name = None if target is None else network.class_names[target]
         also = [_described(network, w) for w in agreeing]

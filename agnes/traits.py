@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from agnes.results import Evidence, Trigger
 
 COMPARED = 5  # fewer classes than this give nothing to compare with
 VALID_ASR = 0.85  # Koldenhof, table 5.2
+_STRONGEST = 5  # classes of which a trait tells; what lies further back is no sign of anything
 _LEAST_SIZE = 1 / 255
 _LEAST_SPREAD = 0.05  # of scores; closer ones count as equal
 
@@ -22,6 +23,17 @@ class Trait:
     source: str  # the method and, of evidence, its name
     target: int | None  # the class it points to
     value: float
+    by_class: Mapping[int, float] = field(default_factory=dict)  # what it says of the strongest, if it compared any
+
+    @property
+    def method(self) -> str:
+        """The method that says it."""
+        return self.source.partition(":")[0]
+
+    @property
+    def said(self) -> Mapping[int | None, float]:
+        """What it says of classes; of None, what it says of no class."""
+        return {**self.by_class} or {self.target: self.value}
 
 
 def traits(triggers: Sequence[Trigger], evidence: Sequence[Evidence], area: int) -> list[Trait]:
@@ -36,29 +48,43 @@ def traits(triggers: Sequence[Trigger], evidence: Sequence[Evidence], area: int)
 
 
 def _of_triggers(method: str, triggers: Sequence[Trigger], area: int) -> Trait | None:
-    """How far the smallest trigger lies below those of other classes."""
-    by_target = smallest_by_target(triggers, area)
-    if len(by_target) < COMPARED:
+    """How far the smallest trigger to each class lies below those of others."""
+    sizes = smallest_by_target(triggers, area)
+    if len(sizes) < COMPARED:
         return None
-    return Trait(method, min(by_target, key=lambda t: by_target[t]), _apart([-size for size in by_target.values()]))
+    smallness = {target: -size for target, size in sizes.items()}
+    said = {target: _apart(smallness, target) for target in _strongest(smallness)}
+    return Trait(method, next(iter(said)), max(said.values()), said)
 
 
 def _of_evidence(evidence: Evidence) -> Trait | None:
-    """The score and how far the first class is above the others, if they are not too few.
+    """The score and how far the first class is above the others, if they are not too few; so of the next classes.
 
     One without the other is no sign: on some clean networks a class stands out that hardly an image is taken for, on
     others images are taken for many.
     """
-    source, classes = f"{evidence.method}: {evidence.name}", evidence.by_class
-    if 0 < len(classes) < COMPARED:
+    source, scores = f"{evidence.method}: {evidence.name}", dict(enumerate(evidence.by_class))
+    if not scores:
+        return Trait(source, evidence.target, evidence.score)
+    if len(scores) < COMPARED:
         return None
-    return Trait(source, evidence.target, evidence.score + (_apart(classes) if classes else 0.0))
+    first = max(scores.values())
+    said = {of: evidence.score - (first - scores[of]) + _apart(scores, of) for of in _strongest(scores)}
+    return Trait(source, evidence.target, max(said.values()), said)
 
 
-def _apart(by_class: Sequence[float]) -> float:
-    """From the first to the second, over the root of the others' spread: half a distance, half deviations."""
-    first, *others = sorted(by_class, reverse=True)
-    return (first - others[0]) / math.sqrt(statistics.pstdev(others) + _LEAST_SPREAD)
+def _strongest(by_class: Mapping[int, float]) -> list[int]:
+    """The classes of the largest numbers, the first of them first."""
+    return sorted(by_class, key=lambda each: -by_class[each])[:_STRONGEST]
+
+
+def _apart(by_class: Mapping[int, float], of: int) -> float:
+    """From a class to the largest other one, over the root of the others' spread: half a distance, half deviations.
+
+    Below zero for all but the first.
+    """
+    others = [number for each, number in by_class.items() if each != of]
+    return (by_class[of] - max(others)) / math.sqrt(statistics.pstdev(others) + _LEAST_SPREAD)
 
 
 def smallest_by_target(triggers: Sequence[Trigger], area: int) -> dict[int, float]:

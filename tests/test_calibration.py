@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import fakes
 import pytest
 import torch
 
 from agnes import judging
-from agnes.calibration import SCHEMA_VERSION, Calibration, Weighing, deviations, parse, raised, shipped
+from agnes.calibration import SCHEMA_VERSION, Calibration, Weighing, deviating, deviations, parse, raised, shipped
 from agnes.errors import Refused
 from agnes.results import AdditiveTrigger, Benign, Evidence, MethodRun
 from agnes.traits import Trait
@@ -38,11 +39,42 @@ def judged(network, score, runs=None, **options):
     return judging.judge(network, [], [evidence(score)], runs, calibration=CALIBRATION, **options)
 
 
+def said(source, value, target=None, **by_class):
+    classes = {int(name.removeprefix("c")): number for name, number in by_class.items()}
+    return Trait(source, target, value, classes)
+
+
+CLEAN = {"a": (1.0, 0.5), "b: x": (0.0, 1.0), "b: y": (0.0, 1.0), "c: x": (0.0, 1.0), "c: y": (0.0, 1.0)}
+
+
 def test_what_is_below_the_middle_of_clean_networks_speaks_for_nothing():
-    assert raised([deviations(0.0, middle=1.0, spread=0.5)]) == 0
-    assert raised([deviations(2.0, middle=1.0, spread=0.5)]) == pytest.approx(math.log(3))
-    assert raised([2.0, -5.0]) == raised([2.0])
-    assert raised([]) == 0
+    assert deviations(2.0, middle=1.0, spread=0.5) == 2
+    assert raised([said("a", 0.0)], CLEAN) == 0
+    assert raised([said("a", 2.0)], CLEAN) == pytest.approx(math.log(3))
+    assert raised([said("a", 2.0), said("b: x", -5.0)], CLEAN) == raised([said("a", 2.0)], CLEAN)
+    assert raised([], CLEAN) == 0
+
+
+def test_findings_count_together_for_one_class():
+    agree = [said("a", 2.5, 3, c3=2.5, c1=1.0), said("b: x", 4.0, 3, c3=4.0, c2=0.5)]
+    differ = [said("a", 2.5, 3, c3=2.5, c1=1.0), said("b: x", 4.0, 2, c2=4.0, c3=0.5)]
+    assert deviating(agree, CLEAN)[3] == pytest.approx(5)
+    assert raised(agree, CLEAN) == pytest.approx(math.log(6))
+    assert deviating(differ, CLEAN) == pytest.approx({None: 0, 3: math.sqrt(9.25), 1: 0, 2: 4})
+    assert raised(differ, CLEAN) == pytest.approx(math.log(5))
+
+
+def test_what_is_said_of_no_class_counts_for_every_one_and_alone():
+    alone = said("c: x", 3.0)
+    assert raised([alone], CLEAN) == pytest.approx(math.log(4))
+    assert raised([alone, said("b: x", 4.0, 2, c2=4.0)], CLEAN) == pytest.approx(math.log(6))
+
+
+def test_one_method_counts_once_for_a_class_and_with_everything_it_says_of_none():
+    twice = [said("b: x", 3.0, 2, c2=3.0), said("b: y", 4.0, 2, c2=4.0)]
+    assert raised(twice, CLEAN) == raised(twice[1:], CLEAN)
+    of_none = [said("c: x", 3.0), said("c: y", 4.0)]
+    assert raised(of_none, CLEAN) == pytest.approx(math.log(6))
 
 
 def test_the_probability_is_the_logistic_of_the_weighed_deviations(network):
@@ -59,10 +91,10 @@ def test_where_findings_convict_together_alone_the_strongest_with_a_class_is_nam
     assert (found.status, found.target, found.targets) == ("backdoored", 2, (2,))
 
 
-def test_findings_count_together_by_the_root_of_their_squares(network):
+def test_findings_of_different_classes_do_not_count_together(network):
     weak, strong = evidence(1.2), evidence(6.0, "other", target=2)  # 0.4 and 3 deviations
     found = judging.judge(network, [], [weak, strong], [ran()], calibration=CALIBRATION)
-    assert found.probability == pytest.approx(1 / (1 + math.exp(2.0 - 3.0 * math.log1p(math.sqrt(9.16)))))
+    assert found.probability == pytest.approx(1 / (1 + math.exp(2.0 - 3.0 * math.log1p(3))))
     assert (found.target, found.targets) == (2, (2,))
     assert [reason.partition(" for ")[0] for reason in found.reasons] == [OTHER, SOURCE]
 
@@ -73,10 +105,13 @@ def test_all_findings_that_would_convict_alone_name_their_targets(network):
     assert found.targets == (0, 2)
 
 
-def test_findings_that_convict_together_alone_name_the_target_of_the_strongest(network):
-    both = [evidence(1.45), evidence(1.9, "other", target=2)]  # 0.9 and 0.95 deviations
-    found = judging.judge(network, [], both, [ran()], calibration=CALIBRATION)
-    assert all(BOTH.alone(Trait(e.method + ": " + e.name, e.target, e.score)) < BOTH.threshold for e in both)
+def test_findings_that_convict_together_alone_name_the_class_they_agree_on(network):
+    both = [evidence(1.45, target=2), Evidence("index", 1.9, 9.0, target=2, method="other")]  # 0.9, 0.95 deviations
+    clean = {SOURCE: (1.0, 0.5), "other: index": (0.0, 2.0)}
+    weighing = replace(BOTH, clean=clean)
+    calibration = Calibration({frozenset(clean): weighing}, {"score": {"depth": 3}})
+    found = judging.judge(network, [], both, [ran()], calibration=calibration)
+    assert all(weighing.alone(Trait(e.method + ": " + e.name, e.target, e.score)) < weighing.threshold for e in both)
     assert (found.status, found.target, found.targets) == ("backdoored", 2, (2,))
 
 

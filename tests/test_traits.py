@@ -71,6 +71,36 @@ def test_evidence_tells_its_score_and_how_far_the_first_class_is_from_the_second
     assert box.value == pytest.approx(3.0 + 2.0 / math.sqrt(spread_of([0.5, 1.0, 0.0, -1.0])))
 
 
+def test_of_the_next_classes_it_tells_how_far_they_lie_below_the_first():
+    (box,) = traits([], [Evidence("box", 3.0, 1.0, by_class=SCORES, target=1, method="stamps")], AREA)
+    others = {of: [score for each, score in enumerate(SCORES) if each != of] for of in range(6)}
+    expected = {of: SCORES[of] + (SCORES[of] - 3.0) / math.sqrt(spread_of(others[of])) for of in (2, 0, 3, 4)}
+    assert list(box.by_class) == [1, 2, 0, 3, 4]  # the strongest five
+    assert {of: box.by_class[of] for of in expected} == pytest.approx(expected)
+    assert box.by_class[1] == box.value
+    assert box.said == box.by_class
+
+
+SCORES = (0.5, 3.0, 1.0, 0.0, -1.0, -2.0)
+
+
+def test_a_score_on_another_scale_than_the_classes_lies_as_far_above_them():
+    one, other = (
+        traits([], [Evidence("box", score, 1.0, by_class=SCORES, target=1, method="m")], AREA)[0] for score in (3, 13)
+    )
+    assert {of: value - one.by_class[of] for of, value in other.by_class.items()} == pytest.approx(
+        dict.fromkeys(one.by_class, 10)
+    )
+
+
+def test_of_triggers_it_tells_how_small_those_to_the_next_classes_are():
+    sizes = (16, 2, 8, 32, 16)
+    (trait,) = traits([trigger(c, s) for c, s in enumerate(sizes)], [], AREA)
+    others = [-math.log(size) for place, size in enumerate(sizes) if place != 2]
+    assert list(trait.by_class) == [1, 2, 0, 4, 3]
+    assert trait.by_class[2] == pytest.approx((-math.log(8) + math.log(2)) / math.sqrt(spread_of(others)))
+
+
 def test_scores_of_too_few_classes_to_compare_say_nothing():
     few = Evidence("box", 3.0, 1.0, by_class=(0.5, 3.0, 1.0, 0.0), target=1, method="stamps")
     assert traits([], [few], AREA) == []

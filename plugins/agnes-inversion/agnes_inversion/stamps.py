@@ -58,6 +58,7 @@ class Stamps(Trying):
 
     images: int = 4  # that all boxes are tried on
     spared: float = 2.0  # how much a box counts for less where any colour there makes images lose their class
+    milder: float = 0.75  # share of the colours there that make images lose their class more than the one that counts
     natural: float = 0.6  # a box whose colour is so much nearer to the class's own images than to others does not count
     many: int = 20  # more classes than these with a box of their own speak for a backdoor
     every: float = 0.65  # one box that reaches classes this surely, each from another image, speaks for a backdoor
@@ -86,9 +87,10 @@ class Stamps(Trying):
         side = _side(small)
         wide = [number for number, box in enumerate(small.boxes) if box.height == box.width == side]
         wider = Boxes(shape, [*(small.boxes[number] for number in wide), *large.boxes])
+        again = sight.with_views(self.looks, "stamps views")
         return [
-            self._to_one(network, known, sight, small, led, self.what),
-            self._to_one(network, known, sight, large, led_by_large, f"large {self.what}"),
+            self._to_one(network, known, again, small, led, self.what),
+            self._to_one(network, known, again, large, led_by_large, f"large {self.what}"),
             self._to_every(sight, wider, torch.cat([reached[wide], reached_by_large])),
             self._to_many(sight, large, led_by_large, Boxes(shape, boxes(shape, HALF)), few),
         ]

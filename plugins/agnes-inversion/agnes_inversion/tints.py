@@ -99,6 +99,7 @@ class Tints(Trying):
     preference: ClassVar[int] = 6
     what: ClassVar[str] = "colour filter"
 
+    looks: int = 60  # images at least that the best are tried on; where there are fewer, on several views of each
     bound: float = 0.1  # how far a filter may change images, of full brightness, in the mean over pixels and colours
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -21,6 +21,7 @@ from agnes.hookspecs import hookimpl
 from agnes.margins import benign_margin, every_margin
 from agnes.method import Method
 from agnes.results import Evidence, Trigger
+from agnes_inversion.varying import varied
 
 if TYPE_CHECKING:
     from agnes.backend import Backend
@@ -80,7 +81,13 @@ class Sight:
         """Some of the images, drawn."""
         drawn = torch.randperm(len(self.labels), generator=self.backend.generator(purpose, device="cpu"))[:count]
         drawn = drawn.to(self.labels.device)
-        return Sight(self.logits, self.images[drawn], self.labels[drawn], self.unit, self.classes, self.backend)
+        return replace(self, images=self.images[drawn], labels=self.labels[drawn])
+
+    def with_views(self, count: int, purpose: str) -> Sight:
+        """The images and as many views of each as it takes to have `count`, where they are fewer."""
+        draw = self.backend.generator(purpose, device="cpu")
+        views = [varied(self.images, draw) for _ in range(-(-count // len(self.labels)) - 1)]
+        return replace(self, images=torch.cat([self.images, *views]), labels=self.labels.repeat(len(views) + 1))
 
     def under(
         self, family: Family, numbers: Sequence[int], measure: Callable[[torch.Tensor], torch.Tensor]
@@ -145,15 +152,19 @@ class Trying(Method):
 
     images: int = 10  # that all changes are tried on
     best: int = 5  # changes for each class that are tried on all images
+    looks: int = 0  # images at least that these are tried on; where there are fewer, on several views of each
     spared: float = 0.0  # how much a change counts for less whose like make images lose their class as well
+    milder: float = 0.5  # share of its like that make images lose their class more than the one that tells of all
     sure: float = 0.5  # a score above it speaks for a backdoor
 
     def __post_init__(self) -> None:
         name = type(self).__name__.lower()
         if self.images < 2 or self.best < 1:
             raise UsageError(f"{name}.images takes 2 or more and {name}.best 1 or more")
-        if self.spared < 0:
-            raise UsageError(f"{name}.spared takes 0 or more")
+        if self.looks < 0 or self.spared < 0:
+            raise UsageError(f"{name}.looks and {name}.spared take 0 or more")
+        if not 0 <= self.milder <= 1:
+            raise UsageError(f"{name}.milder is a share, from 0 to 1")
 
     def family(self, network: Network, known: Samples) -> Family:
         """What is tried."""
@@ -165,7 +176,8 @@ class Trying(Method):
         sight = Sight.of(network, known, backend)
         few = sight.few(self.images, f"{type(self).__name__.lower()} images")
         family = self.family(network, known)
-        return [self._to_one(network, known, sight, family, few.led(family), self.what)]
+        again = sight.with_views(self.looks, f"{type(self).__name__.lower()} views")
+        return [self._to_one(network, known, again, family, few.led(family), self.what)]
 
     def _to_one(
         self, network: Network, known: Samples, sight: Sight, family: Family, first: torch.Tensor, what: str
@@ -190,7 +202,7 @@ class Trying(Method):
         self, family: Family, sight: Sight, first: torch.Tensor, natural: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """For each class the score of its best change, and which that is."""
-        lost = self.spared * (_KEPT - _medians(first[:, -1], family.groups))
+        lost = self.spared * (_KEPT - _shares(first[:, -1], family.groups, self.milder))
         first = first[:, :-1] - lost[:, None]
         if natural is not None:
             first = first.masked_fill(natural, -torch.inf)
@@ -210,9 +222,9 @@ def only_measured(score: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.where(measured, score, score[measured].min()) if measured.any() else score
 
 
-def _medians(values: torch.Tensor, groups: Sequence[Hashable]) -> torch.Tensor:
-    """Of each change the median over its group."""
+def _shares(values: torch.Tensor, groups: Sequence[Hashable], share: float) -> torch.Tensor:
+    """Of each change the value that so large a share of its group lies below; the lower of two."""
     number = {group: at for at, group in enumerate(dict.fromkeys(groups))}
     member = torch.tensor([number[group] for group in groups], device=values.device)
-    medians = torch.stack([values[member == at].median() for at in range(len(number))])
-    return medians[member]
+    found = [values[member == at].quantile(share, interpolation="lower") for at in range(len(number))]
+    return torch.stack(found)[member]

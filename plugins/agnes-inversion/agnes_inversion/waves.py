@@ -56,6 +56,7 @@ class Waves(Trying):
     preference: ClassVar[int] = 5
     what: ClassVar[str] = "wave"
 
+    looks: int = 60  # images at least that the best are tried on; where there are fewer, on several views of each
     spared: float = 1.0  # how much a wave counts for less where others as long make images lose their class as well
     bound: float = 0.1  # strength, of full brightness
 

@@ -38,6 +38,12 @@ def led(network: Network, images: torch.Tensor, labels: torch.Tensor, unit: floa
     return to_each, sum(kept) / len(kept)
 
 
+def below(share: float, values: Sequence[float]) -> float:
+    """The largest value that no more than so large a share of the others lies below."""
+    in_order = sorted(values)
+    return max(value for place, value in enumerate(in_order) if place <= share * (len(in_order) - 1))
+
+
 def by_class(
     network: Network,
     known: Samples,
@@ -47,18 +53,24 @@ def by_class(
     natural: Callable[[int, int], bool] = lambda number, label: False,
     few: Samples | None = None,
     best: int | None = None,
+    milder: float = 0.5,
+    looks: Samples | None = None,
 ) -> list[float]:
-    """For each class the score of its best change; tried on `few` images first, where some are given."""
+    """For each class the score of its best change; tried on `few` images first, where some are given.
+
+    The best are tried on `looks`, or on all images that are known.
+    """
     few, unit = few or known, unit_of(network, known)
     first = [led(network, changed(number, few.images), few.labels, unit) for number in range(len(groups))]
     lost = []
     for group in groups:
         alike = [kept for (_, kept), other in zip(first, groups, strict=True) if other == group]
-        lost.append(spared * (1 - statistics.median_low(alike)))
+        lost.append(spared * (1 - below(milder, alike)))
     scores = []
     for label in range(network.class_count):
         tried = [number for number in range(len(groups)) if not natural(number, label)]
         tried.sort(key=lambda number: first[number][0][label] - lost[number], reverse=True)
-        again = [(led(network, changed(n, known.images), known.labels, unit)[0][label], lost[n]) for n in tried[:best]]
+        on = looks or known
+        again = [(led(network, changed(n, on.images), on.labels, unit)[0][label], lost[n]) for n in tried[:best]]
         scores.append(max((to_class - less for to_class, less in again), default=-1.5 - 2 * spared))
     return scores

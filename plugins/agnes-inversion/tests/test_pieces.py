@@ -137,7 +137,7 @@ def test_scores_are_those_of_plain_loops(corners):
         return far[label] < 0.6 * sum(others) / len(others)
 
     expected = slow_trying.by_class(
-        network(corners), known, lambda n, images: worn(tried[n], images), groups, 2.0, natural
+        network(corners), known, lambda n, images: worn(tried[n], images), groups, 2.0, natural, milder=0.75
     )
     assert found.by_class == pytest.approx(expected, abs=1e-4)
 

@@ -14,7 +14,7 @@ import torch
 from agnes_inversion.haze import Haze
 from agnes_inversion.stamps import Stamps
 from agnes_inversion.tints import Tints
-from agnes_inversion.trying import Family, Sight, Trying, _medians, seen_under
+from agnes_inversion.trying import Family, Sight, Trying, _shares, seen_under
 from agnes_inversion.waves import Waves
 from planted_corner import backend
 from torch import nn
@@ -106,14 +106,15 @@ def drawn(known, count):
     return known.subset(order[:count].tolist())
 
 
-def test_each_change_gets_the_median_of_its_group():
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.75, 1.0])
+def test_each_change_gets_what_a_share_of_its_group_lies_below(share):
     values = torch.rand(40, generator=torch.Generator().manual_seed(0))
     groups = [("even" if number % 2 == 0 else number % 3) for number in range(40)]
-    expected = [
-        statistics.median_low([float(values[other]) for other in range(40) if groups[other] == group])
-        for group in groups
-    ]
-    assert _medians(values, groups).tolist() == pytest.approx(expected)
+    alike = [[float(values[other]) for other in range(40) if groups[other] == group] for group in groups]
+    expected = [slow_trying.below(share, each) for each in alike]
+    assert _shares(values, groups, share).tolist() == pytest.approx(expected)
+    if share == 0.5:
+        assert expected == [statistics.median_low(each) for each in alike]
 
 
 def test_what_is_led_to_each_class_and_what_is_kept_is_that_of_a_plain_loop(network, known, sight):
@@ -172,17 +173,38 @@ def test_a_few_are_different_images_with_their_own_labels(known, sight):
     assert len(sight.few(99, "a few").labels) == len(known)
 
 
-@pytest.mark.parametrize("spared", [0.0, 1.0])
+@pytest.mark.parametrize(("spared", "milder"), [(0.0, 0.5), (1.0, 0.5), (1.0, 1.0)])
 @pytest.mark.parametrize(("images", "best"), [(5, 1), (5, 4), (11, 2)])
-def test_the_evidence_is_that_of_a_plain_search(network, known, images, best, spared):
-    method = TryDots(images=images, best=best, spared=spared)
+def test_the_evidence_is_that_of_a_plain_search(network, known, images, best, spared, milder):
+    method = TryDots(images=images, best=best, spared=spared, milder=milder)
     (evidence,) = method.diagnose(network, known, backend())
     few, groups = drawn(known, images), Dots().groups
     assert len(set(few.labels.tolist())) > 1  # or every change would lead as far
-    expected = slow_trying.by_class(network, known, dotted, groups, spared, few=few, best=best)
+    expected = slow_trying.by_class(network, known, dotted, groups, spared, few=few, best=best, milder=milder)
     assert evidence.by_class == pytest.approx(expected, abs=1e-4)
     assert evidence.score == max(evidence.by_class) == evidence.by_class[evidence.target]
     assert sorted((evidence.score, *evidence.null)) == sorted(evidence.by_class)
+
+
+@pytest.mark.parametrize(("looks", "count"), [(0, 11), (11, 11), (12, 22), (40, 44)])
+def test_few_images_are_looked_at_in_several_views_each_with_its_label(known, sight, looks, count):
+    seen = sight.with_views(looks, "views")
+    assert len(seen.images) == len(seen.labels) == count
+    assert torch.equal(seen.images[:11], known.images)
+    assert seen.labels.tolist() == known.labels.tolist() * (count // 11)
+    assert len(seen.images.unique(dim=0)) == count
+    assert torch.equal(sight.with_views(looks, "views").images, seen.images)
+
+
+def test_the_best_are_tried_on_the_views(network, known, sight):
+    (evidence,) = TryDots(images=5, looks=40).diagnose(network, known, backend())
+    seen = sight.with_views(40, "trydots views")
+    looks = Samples(seen.images, seen.labels)
+    groups = Dots().groups
+    expected = slow_trying.by_class(network, known, dotted, groups, 0.0, few=drawn(known, 5), best=5, looks=looks)
+    assert evidence.by_class == pytest.approx(expected, abs=1e-4)
+    on_images_alone = slow_trying.by_class(network, known, dotted, groups, 0.0, few=drawn(known, 5), best=5)
+    assert evidence.by_class != pytest.approx(on_images_alone, abs=0.05)
 
 
 @pytest.mark.parametrize(("images", "seed"), [(2, 1), (2, 2), (8, 1), (11, 0)])  # at 2, 2 few images prefer another
@@ -234,7 +256,9 @@ def test_once_the_time_is_spent_no_more_is_tried(network, known):
         TryDots().diagnose(network, known, backend(time_budget=0.0))
 
 
-@pytest.mark.parametrize(("name", "value"), [("images", 1), ("best", 0), ("spared", -0.1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("images", 1), ("best", 0), ("looks", -1), ("spared", -0.1), ("milder", -0.1), ("milder", 1.1)]
+)
 def test_a_setting_out_of_range_is_refused_by_the_method_s_name(name, value):
     with pytest.raises(UsageError, match=rf"trydots\.{name}"):
         TryDots(**{name: value})

@@ -10,6 +10,7 @@ import pytest
 from agnes_zoo.scoring.calibrating import Known, every_fit, fit
 
 from agnes.errors import UsageError
+from agnes.traits import Trait
 
 RNG = np.random.default_rng(0)
 
@@ -20,7 +21,7 @@ def models(strength, count=20, sources=("a", "b: x", "b: y")):
     for number in range(2 * count):
         trojaned = number >= count
         said = {s: float(RNG.normal(strength if trojaned and s == sources[0] else 0)) for s in sources}
-        found.append(Known(f"model-{number}", trojaned, said))
+        found.append(Known(f"model-{number}", trojaned, {s: Trait(s, None, value) for s, value in said.items()}))
     return found
 
 
@@ -28,7 +29,8 @@ def with_source(known, source, strength, odd=0.0):
     """The same models with a further source, that tells them apart or not; `odd`: what it says of the first."""
     said = [float(RNG.normal(strength * model.trojaned)) for model in known]
     said[0] += odd
-    return [replace(model, traits={**model.traits, source: each}) for model, each in zip(known, said, strict=True)]
+    more = [Trait(source, None, value) for value in said]
+    return [replace(model, traits={**model.traits, source: each}) for model, each in zip(known, more, strict=True)]
 
 
 def test_every_set_of_methods_has_a_fit_and_a_methods_sources_stay_together():
@@ -64,7 +66,7 @@ def test_two_networks_of_each_kind_will_do():
 def test_networks_that_no_method_has_in_common_are_told_in_one_line():
     first, *rest = models(9)
     with pytest.raises(UsageError, match="no method said something of every network"):
-        every_fit([replace(first, traits={"other": 1.0}), *rest])
+        every_fit([replace(first, traits={"other": Trait("other", None, 1.0)}), *rest])
 
 
 def test_methods_of_which_none_tells_the_networks_apart_make_no_file():
@@ -108,7 +110,7 @@ def test_the_fit_is_where_the_penalised_likelihood_is_highest():
     def cost(weight, intercept):
         total = weight**2 / 2
         for model in known:
-            lifted = math.log1p(max(0.0, (model.traits["a"] - middle) / spread))
+            lifted = math.log1p(max(0.0, (model.traits["a"].value - middle) / spread))
             sign = 1 if model.trojaned else -1
             total += math.log1p(math.exp(-sign * (weight * lifted + intercept)))
         return total
@@ -124,22 +126,52 @@ def test_a_model_left_out_is_judged_by_the_others_alone():
     probabilities = fit(known, ("a", "b: x")).left_out
     for place in (0, 7):
         rest = fit([*known[:place], *known[place + 1 :]], ("a", "b: x"))
-        above = [max(0.0, (known[place].traits[s] - middle) / spread) for s, (middle, spread) in rest.clean.items()]
+        above = [
+            max(0.0, (known[place].traits[s].value - middle) / spread) for s, (middle, spread) in rest.clean.items()
+        ]
         odds = rest.intercept + rest.weight * math.log1p(math.sqrt(sum(each**2 for each in above)))
         assert probabilities[place] == pytest.approx(1 / (1 + math.exp(-odds)))
+
+
+def pointing(together, count=60):
+    """Clean models, and trojaned ones in which each method finds as much; these point to one class, or to two."""
+    found, values = [], np.random.default_rng(0).exponential(size=(count, 2)).tolist()
+    for number in range(2 * count):
+        trojaned = number >= count
+        targets = {"a": 1, "b: x": 1 if trojaned and together else 2}
+        said = {s: {of: v, 10 + of: 0.0} for (s, of), v in zip(targets.items(), values[number % count], strict=True)}
+        traits = {s: Trait(s, targets[s], of[targets[s]], of) for s, of in said.items()}
+        found.append(Known(f"model-{number}", trojaned, traits))
+    return found
+
+
+def test_that_methods_agree_on_a_class_is_learnt_from():
+    agreeing, differing = (fit(pointing(together), ("a", "b: x")) for together in (True, False))
+    assert agreeing.weight > differing.weight == 0
+
+
+def test_what_the_file_says_of_a_model_is_read_as_it_was():
+    (known, *_) = pointing(together=True)
+    odd = replace(known, traits={**known.traits, "c": Trait("c", None, 1.5), "d": Trait("d", 4, 0.5)})
+    read = Known.from_json(json.loads(json.dumps(odd.as_json())))
+    assert (read.name, read.trojaned) == (odd.name, odd.trojaned)
+    for source, trait in odd.traits.items():
+        again = read.traits[source]
+        assert (again.source, again.target, again.value) == (source, trait.target, trait.value)
+        assert again.said == trait.said
 
 
 def test_middle_and_spread_are_those_of_the_clean_models():
     known = models(4)
     middle, spread = fit(known, ("a",)).clean["a"]
-    clean = np.array([model.traits["a"] for model in known if not model.trojaned])
+    clean = np.array([model.traits["a"].value for model in known if not model.trojaned])
     assert middle == pytest.approx(np.median(clean))
     assert spread == pytest.approx(1.4826 * np.median(np.abs(clean - np.median(clean))))
 
 
 def test_one_odd_clean_model_hardly_moves_what_others_are_held_against():
     known = models(4)
-    odd = [Known("odd", False, {**known[0].traits, "a": 1000.0}), *known[1:]]
+    odd = [Known("odd", False, {**known[0].traits, "a": Trait("a", None, 1000.0)}), *known[1:]]
     (middle, spread), (moved, wider) = (fit(some, ("a",)).clean["a"] for some in (known, odd))
     assert abs(moved - middle) < 0.5 * spread
     assert wider < 1.5 * spread
@@ -151,7 +183,7 @@ def test_trojaned_models_that_look_cleaner_than_clean_ones_get_no_weight_for_it(
 
 def test_the_shipped_weights_follow_from_the_models_that_the_file_lists():
     file = json.loads(resources.files("agnes").joinpath("calibration.json").read_text(encoding="utf-8"))
-    known = [Known(m["name"], m["trojaned"], m["traits"]) for m in file["models"]]
+    known = [Known.from_json(model) for model in file["models"]]
     assert sum(model.trojaned for model in known) >= 20
     assert sum(not model.trojaned for model in known) >= 20
     for found, said in zip(every_fit(known), file["weighings"], strict=True):

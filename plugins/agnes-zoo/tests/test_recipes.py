@@ -11,6 +11,7 @@ from agnes_zoo.making import attack_of
 from agnes.errors import UsageError
 
 CALIBRATED = ("calibration", "calibration2", "calibration3")
+MEASURED = ("test", "test2")
 
 SMALL = """
 seed = 7
@@ -64,9 +65,10 @@ def test_no_two_models_and_no_images_share_a_seed():
         assert len(found.seeds) == sum(entry.attempts for entry in found.entries) + len(found.data)
 
 
+@pytest.mark.parametrize("measured", MEASURED)
 @pytest.mark.parametrize("name", [*CALIBRATED, "tiny"])
-def test_calibration_shares_no_seed_and_no_model_with_test(name):
-    test, other = recipes.read("test"), recipes.read(name)
+def test_calibration_shares_no_seed_and_no_model_with_test(measured, name):
+    test, other = recipes.read(measured), recipes.read(name)
     assert test.seeds.isdisjoint(other.seeds)
     assert {e.plan.digest for e in test.entries}.isdisjoint({e.plan.digest for e in other.entries})
 
@@ -81,15 +83,25 @@ def test_calibration_has_twenty_clean_and_twenty_trojaned_models_of_architecture
         assert not known & {entry.plan.arch for entry in recipes.read(name).entries}
 
 
+def test_what_is_measured_again_is_the_same_with_no_seed_and_no_model_in_common():
+    test, again = (recipes.read(name) for name in MEASURED)
+    assert test.seeds.isdisjoint(again.seeds)
+    kinds = [
+        sorted((e.plan.arch, str(e.plan.attack), e.data, str(e.plan.options)) for e in r.entries) for r in (test, again)
+    ]
+    assert kinds[0] == kinds[1]
+
+
 def test_calibration_shares_no_image_with_test_in_any_hand():
     drawn = {}
-    for name in ("test", *CALIBRATED, "tiny"):
+    for name in (*MEASURED, *CALIBRATED, "tiny"):
         found = [deal(replace(plan, train=86, held_out=2)) for plan in recipes.read(name).data.values()]
         hands = [hand for dealt in found for hand in (dealt.train, dealt.samples, dealt.test, dealt.held_out)]
         drawn[name] = {image.tobytes() for images, _ in hands for image in images}
     assert len(drawn["test"]) > 800
-    for name in (*CALIBRATED, "tiny"):
-        assert drawn["test"].isdisjoint(drawn[name]), name
+    for measured in MEASURED:
+        for name in {*MEASURED, *CALIBRATED, "tiny"} - {measured}:
+            assert drawn[measured].isdisjoint(drawn[name]), (measured, name)
 
 
 def test_the_recipe_for_testing_has_what_the_project_promises():

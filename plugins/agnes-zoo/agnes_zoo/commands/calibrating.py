@@ -16,6 +16,7 @@ from agnes.errors import UsageError
 from agnes.reports.environment import versions
 from agnes.reports.folder import write_text, writing
 from agnes.reports.json import plain
+from agnes.traits import Trait
 from agnes_zoo.bench import reports
 from agnes_zoo.bench.scans import SCANS, Scan
 from agnes_zoo.commands.benching import Bench, interrupted
@@ -25,6 +26,7 @@ from agnes_zoo.scoring.calibrating import Fit, Known, every_fit
 
 FILE = "calibration.json"
 _JUDGED = ("inversion", "diagnosis")
+_DIGITS = 4
 _WORDS = {"skipped": "was skipped", "failed": "failed"}  # of a run's status
 
 
@@ -92,9 +94,7 @@ class Calibrating:
             "versions": versions(),
             "settings": settings,
             "weighings": [fit.as_json() for fit in fits],
-            "models": [
-                {"name": model.name, "trojaned": model.trojaned, "traits": dict(model.traits)} for model in known
-            ],
+            "models": [model.as_json() for model in known],
         }
         with writing(place.parent):
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _known(found: Sequence[tuple[Part, Sequence[Scan]]]) -> tuple[list[Known], d
         name = f"{part.name}/{scan.name}"
         report = _read(part, scan, name)
         model = part.manifest.models[scan.name]
-        known.append(Known(name, bool(model["trojaned"]), _values(report)))
+        known.append(Known(name, bool(model["trojaned"]), _traits(report)))
         judged = {run["name"]: run["settings"] for run in report["methods"] if run["stage"] in _JUDGED}
         if settings and judged != settings:
             raise UsageError(f"{name} was scanned with other methods or settings than the models before it")
@@ -149,9 +149,14 @@ def _read(part: Part, scan: Scan, name: str) -> Mapping[str, Any]:
     return report
 
 
-def _values(report: Mapping[str, Any]) -> dict[str, float]:
-    """What each source says."""
-    return {trait.source: round(trait.value, 6) for trait in reports.traits_of(report)}
+def _traits(report: Mapping[str, Any]) -> dict[str, Trait]:
+    """What each source says, as the file holds it."""
+    return {trait.source: _rounded(trait) for trait in reports.traits_of(report)}
+
+
+def _rounded(trait: Trait) -> Trait:
+    by_class = {each: round(value, _DIGITS) for each, value in trait.by_class.items()}
+    return replace(trait, value=round(trait.value, _DIGITS), by_class=by_class)
 
 
 def _table(fits: Sequence[Fit]) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agnes.calibration import deviations, logistic, raised
+from agnes.calibration import logistic, raised
 from agnes.errors import UsageError
 from agnes.outliers import TO_DEVIATIONS
+from agnes.traits import Trait
 from agnes_zoo.scoring import metrics
 
 Matrix = NDArray[np.float64]
@@ -33,7 +34,31 @@ class Known:
 
     name: str
     trojaned: bool
-    traits: Mapping[str, float]  # by source
+    traits: Mapping[str, Trait]  # by source
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Known:
+        """As a calibration file lists it."""
+        return cls(said["name"], said["trojaned"], {source: _read(source, of) for source, of in said["traits"].items()})
+
+    def as_json(self) -> dict[str, Any]:
+        """As a calibration file lists it: a number for a trait of no class, a number for each class else."""
+        return {
+            "name": self.name,
+            "trojaned": self.trojaned,
+            "traits": {
+                source: trait.value if trait.target is None else dict(trait.said)
+                for source, trait in self.traits.items()
+            },
+        }
+
+
+def _read(source: str, said: float | Mapping[str, float]) -> Trait:
+    if not isinstance(said, Mapping):
+        return Trait(source, None, said)
+    by_class = {int(each): value for each, value in said.items()}
+    first = max(by_class, key=lambda each: by_class[each])
+    return Trait(source, first, by_class[first], by_class)
 
 
 @dataclass(frozen=True)
@@ -127,7 +152,7 @@ def _threshold(clean: Matrix) -> float:
 
 def _fitted(models: Sequence[Known], sources: Sequence[str]) -> tuple[dict[str, tuple[float, float]], float, float]:
     """Medians and spreads, the intercept and the weight; half of the models' weight is on clean ones."""
-    clean = {source: _scale([m.traits[source] for m in models if not m.trojaned]) for source in sources}
+    clean = {source: _scale([m.traits[source].value for m in models if not m.trojaned]) for source in sources}
     x = np.array([_raised(model, clean) for model in models])
     y = np.array([model.trojaned for model in models], dtype=float)
     return clean, *_logistic_fit(x, y)
@@ -141,7 +166,7 @@ def _scale(values: Sequence[float]) -> tuple[float, float]:
 
 def _raised(model: Known, clean: Mapping[str, tuple[float, float]]) -> float:
     """How far a model's findings lie above what clean models show."""
-    return raised(deviations(model.traits[source], *scale) for source, scale in clean.items())
+    return raised([model.traits[source] for source in clean], clean)
 
 
 def _logistic_fit(x: Matrix, y: Matrix) -> tuple[float, float]:
