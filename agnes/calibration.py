@@ -44,10 +44,9 @@ class Weighing:
         """That the network holds a backdoor, where half of all networks do; by all of the traits."""
         return logistic(self.intercept + self.weight * raised(self.ordered(traits), self.clean))
 
-    def leading(self, traits: Sequence[Trait]) -> int | None:
-        """The class that the traits speak for most, together."""
-        by_class = deviating(self.ordered(traits), self.clean)
-        return max(by_class, key=lambda each: by_class[each])
+    def by_class(self, traits: Sequence[Trait]) -> dict[int | None, float]:
+        """How far what is said of each class lies above clean networks; of None, what is said of none."""
+        return deviating(self.ordered(traits), self.clean)
 
     def alone(self, trait: Trait) -> float:
         """The probability if all other traits were as clean networks' are."""
@@ -82,21 +81,24 @@ def deviations(value: float, middle: float, spread: float) -> float:
 def deviating(traits: Sequence[Trait], clean: Mapping[str, tuple[float, float]]) -> dict[int | None, float]:
     """How far what is said of each class lies above what clean networks show, and, of None, what is said of none.
 
-    By the root of the squares over all methods, of each what it says most surely of the class: what one method says
-    twice it has seen once. What is said of no class counts for every one.
+    By the root of the squares. Of one method what it says most surely of a class counts; of no class, everything.
     """
     most: dict[int | None, dict[str, float]] = {None: {}}
     for trait in traits:
         for each, value in trait.said.items():
             said, of = most.setdefault(each, {}), trait.source if each is None else trait.method
             said[of] = max(said.get(of, 0.0), deviations(value, *clean[trait.source]))
-    of_none = math.hypot(*most[None].values())
-    return {each: math.hypot(*said.values(), of_none if each is not None else 0.0) for each, said in most.items()}
+    return {each: math.hypot(*said.values()) for each, said in most.items()}
 
 
 def raised(traits: Sequence[Trait], clean: Mapping[str, tuple[float, float]]) -> float:
-    """How far traits lie above clean networks for the class that they speak for most, as a logarithm."""
-    return math.log1p(max(deviating(traits, clean).values()))
+    """How far traits lie above clean networks for the class that they speak for most, as a logarithm.
+
+    What is said of no class counts for every one.
+    """
+    by_class = deviating(traits, clean)
+    of_none = by_class.pop(None)
+    return math.log1p(math.hypot(of_none, max(by_class.values(), default=0.0)))
 
 
 def logistic(odds: float) -> float:

@@ -206,6 +206,8 @@ def _candidate(described: Mapping[str, Any], network: Network) -> Candidate:
 def _evidence(described: Mapping[str, Any], network: Network) -> Evidence:
     if described["target"] not in (None, *range(network.class_count)):
         raise ValueError(f"'target' is no class: {described['target']}")
+    if len(described["by_class"]) not in (0, network.class_count):
+        raise ValueError(f"'by_class' has {len(described['by_class'])} numbers for {network.class_count} classes")
     return Evidence(
         **{field: _fact(described, field, _OF_EVIDENCE) for field in _OF_EVIDENCE},
         score=_number(described["score"]),

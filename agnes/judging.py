@@ -107,15 +107,19 @@ def _calibrated(
     A convicting trigger that the calibration does not agree with leaves the verdict open.
     """
     probability, order = weighing.probability(found), weighing.ordered(found)
-    reasons = [_said(network, trait, weighing.above(trait)) for trait in order]
+    by_class = weighing.by_class(found)
+    of_none = by_class.pop(None)
+    leading = max((each for each in by_class if by_class[each] > 0), key=lambda each: by_class[each], default=None)
+    outweighed = leading is None or by_class[leading] <= of_none  # by what is said of no class
+    reasons = [line for trait in order for line in _said(network, trait, weighing, leading)]
     reasons += [f"{_exceeding(e)}; the calibration does not know it" for e in beside]
-    leading = weighing.leading(found)
-    agreeing = [w for w in convicting if w.trigger.target == leading] if probability >= weighing.doubt else []
+    doubtful = probability >= weighing.doubt and not outweighed
+    agreeing = [w for w in convicting if w.trigger.target == leading] if doubtful else []
     if probability >= weighing.threshold or agreeing:
         strong = [trait.target for trait in order if weighing.alone(trait) >= weighing.threshold]
-        of_no_class = bool(strong) and set(strong) == {None}
-        named = () if of_no_class and not agreeing else (leading, *strong)
-        targets = tuple(dict.fromkeys(target for target in named if target is not None))
+        of_no_class = weighing.probability([trait for trait in order if trait.target is None]) >= weighing.threshold
+        named = strong if outweighed and of_no_class else [leading, *strong]
+        targets = tuple(dict.fromkeys(each for each in named if each is not None))
         target = targets[0] if targets else None
         name = None if target is None else network.class_names[target]
         also = [_described(network, w) for w in agreeing]
@@ -134,11 +138,19 @@ def _failed(runs: Sequence[MethodRun]) -> list[str]:
     return [f"{run.name} failed: {run.reason}" for run in runs if run.status == "failed" and run.stage in DETECTION]
 
 
-def _said(network: Network, trait: Trait, above: float) -> str:
-    """What one method says, beside clean networks."""
-    where = "" if trait.target is None else f" for {network.class_names[trait.target]}"
-    side = "above" if above >= 0 else "below"
-    return f"{trait.source}{where}: {trait.value:.2f}, {abs(above):.1f} deviations {side} the median of clean networks"
+def _said(network: Network, trait: Trait, weighing: Weighing, leading: int | None) -> list[str]:
+    """What one method says, beside clean networks, and what it says of the leading class if that is another."""
+    said: dict[int | None, float] = {trait.target: trait.value}
+    if leading in trait.said and weighing.above(replace(trait, value=trait.said[leading])) > 0:
+        said.setdefault(leading, trait.said[leading])
+    lines = []
+    for target, value in said.items():
+        above = weighing.above(replace(trait, value=value))
+        where = "" if target is None else f" for {network.class_names[target]}"
+        side = "above" if above >= 0 else "below"
+        line = f"{trait.source}{where}: {value:.2f}, {abs(above):.1f} deviations {side} the median of clean networks"
+        lines.append(line)
+    return lines
 
 
 def marked(network: Network, triggers: Sequence[Trigger], verdict: Verdict) -> tuple[Trigger, ...]:

@@ -253,7 +253,10 @@ def _check(chosen: Chosen, item: Any, network: Network) -> None:
             raise AgnesError(f"{chosen.name} of {chosen.distribution} returned a trigger that changes an image's shape")
         numbers = [item.asr, item.l1]
     elif isinstance(item, Evidence):
-        numbers = [item.score, item.threshold]
+        numbers = [item.score, item.threshold, *item.by_class]
+        if len(item.by_class) not in (0, network.class_count):
+            said = f"{len(item.by_class)} scores for {network.class_count} classes"
+            raise AgnesError(f"{chosen.name} of {chosen.distribution} returned {said}")
         if item.trigger is not None:
             _check(chosen, item.trigger, network)
     elif isinstance(item, Candidate):

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import fakes
 import pytest
@@ -58,7 +59,7 @@ def test_what_is_below_the_middle_of_clean_networks_speaks_for_nothing():
 def test_findings_count_together_for_one_class():
     agree = [said("a", 2.5, 3, c3=2.5, c1=1.0), said("b: x", 4.0, 3, c3=4.0, c2=0.5)]
     differ = [said("a", 2.5, 3, c3=2.5, c1=1.0), said("b: x", 4.0, 2, c2=4.0, c3=0.5)]
-    assert deviating(agree, CLEAN)[3] == pytest.approx(5)
+    assert deviating(agree, CLEAN) == pytest.approx({None: 0, 3: 5, 1: 0, 2: 0.5})
     assert raised(agree, CLEAN) == pytest.approx(math.log(6))
     assert deviating(differ, CLEAN) == pytest.approx({None: 0, 3: math.sqrt(9.25), 1: 0, 2: 4})
     assert raised(differ, CLEAN) == pytest.approx(math.log(5))
@@ -71,8 +72,8 @@ def test_what_is_said_of_no_class_counts_for_every_one_and_alone():
 
 
 def test_one_method_counts_once_for_a_class_and_with_everything_it_says_of_none():
-    twice = [said("b: x", 3.0, 2, c2=3.0), said("b: y", 4.0, 2, c2=4.0)]
-    assert raised(twice, CLEAN) == raised(twice[1:], CLEAN)
+    twice = [said("b: x", 4.0, 2, c2=4.0), said("b: y", 3.0, 2, c2=3.0)]
+    assert raised(twice, CLEAN) == raised(twice[::-1], CLEAN) == raised(twice[:1], CLEAN) == pytest.approx(math.log(5))
     of_none = [said("c: x", 3.0), said("c: y", 4.0)]
     assert raised(of_none, CLEAN) == pytest.approx(math.log(6))
 
@@ -113,6 +114,74 @@ def test_findings_that_convict_together_alone_name_the_class_they_agree_on(netwo
     found = judging.judge(network, [], both, [ran()], calibration=calibration)
     assert all(weighing.alone(Trait(e.method + ": " + e.name, e.target, e.score)) < weighing.threshold for e in both)
     assert (found.status, found.target, found.targets) == ("backdoored", 2, (2,))
+
+
+class Pointing(NamedTuple):
+    """What a method says of classes, in deviations above clean networks."""
+
+    method: str
+    by_class: dict[int, float]
+
+    def trait(self):
+        first = max(self.by_class, key=lambda each: self.by_class[each])
+        return Trait(f"{self.method}: x", first, self.by_class[first], self.by_class)
+
+
+def verdict_on(monkeypatch, network, said, of_none=(), triggers=()):
+    """The verdict where methods say this of classes, and this of none."""
+    found = [each.trait() for each in said] + [Trait(f"none{n}: x", None, value) for n, value in enumerate(of_none)]
+    monkeypatch.setattr(judging, "traits", lambda *_: found)
+    weighing = Weighing({t.source: (0.0, 1.0) for t in found}, -4.0, 2.5, threshold=0.5, doubt=0.2)  # convicts at 3.95
+    calibration = Calibration({frozenset(weighing.clean): weighing}, {})
+    return judging.judge(network, triggers, [], [ran()], calibration=calibration)
+
+
+@pytest.mark.parametrize(
+    ("said", "of_none", "targets"),
+    [
+        pytest.param([{1: 3.4, 2: 3.0}, {2: 3.0}, {2: 3.0}], (), (2,), id="most agree on another class"),
+        pytest.param([{1: 5.0, 2: 4.5}, {2: 4.5}], (), (2, 1), id="the class agreed on, then who convicts alone"),
+        pytest.param([{1: 1.0}], (6.0,), (), id="what is said of no class convicts"),
+        pytest.param([{1: 1.0}], (3.5, 3.5), (), id="so does it together"),
+        pytest.param([{1: 7.0}], (6.0,), (1,), id="a class says more"),
+        pytest.param([{1: 5.0}], (6.0,), (1,), id="a class convicts alone too"),
+        pytest.param([{1: 2.0}], (3.6,), (1,), id="both are needed"),
+        pytest.param([{1: -1.0}], (6.0,), (), id="no class stands out"),
+    ],
+)
+def test_the_class_that_methods_speak_for_together_is_named(monkeypatch, network, said, of_none, targets):
+    found = verdict_on(monkeypatch, network, [Pointing(f"m{n}", each) for n, each in enumerate(said)], of_none)
+    assert (found.status, found.targets) == ("backdoored", targets)
+    assert found.target == (targets[0] if targets else None)
+
+
+@pytest.mark.parametrize(
+    ("said", "of_none", "small", "status"),
+    [
+        pytest.param([{1: 2.2, 2: 2.0}, {2: 2.0}], (), 2, "backdoored", id="to the class agreed on"),
+        pytest.param([{1: 2.2, 2: 2.0}, {2: 2.0}], (), 1, "inconclusive", id="to the strongest of one method"),
+        pytest.param([{1: 0.01}], (3.0,), 1, "inconclusive", id="what is said of no class made the doubt"),
+        pytest.param([{1: 2.5}], (2.0,), 1, "backdoored", id="the class says more"),
+    ],
+)
+def test_in_doubt_a_trigger_decides_that_leads_to_the_class_methods_agree_on(
+    monkeypatch, network, said, of_none, small, status
+):
+    pointing = [Pointing(f"m{n}", each) for n, each in enumerate(said)]
+    assert verdict_on(monkeypatch, network, pointing, of_none).status == "inconclusive"
+    found = verdict_on(monkeypatch, network, pointing, of_none, searched(small))
+    assert (found.status, found.target) == (status, small if status == "backdoored" else None)
+
+
+def test_the_reasons_say_what_each_method_says_of_the_class_that_is_named(monkeypatch, network):
+    said = [Pointing("m0", {1: 3.4, 2: 3.0}), Pointing("m1", {3: 3.3, 2: 3.0}), Pointing("m2", {4: 1.0, 2: -1.0})]
+    assert verdict_on(monkeypatch, network, said).reasons == (
+        "m0: x for class 1: 3.40, 3.4 deviations above the median of clean networks",
+        "m0: x for class 2: 3.00, 3.0 deviations above the median of clean networks",
+        "m1: x for class 3: 3.30, 3.3 deviations above the median of clean networks",
+        "m1: x for class 2: 3.00, 3.0 deviations above the median of clean networks",
+        "m2: x for class 4: 1.00, 1.0 deviations above the median of clean networks",
+    )
 
 
 def test_a_network_like_clean_ones_passes(network):

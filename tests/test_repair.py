@@ -128,11 +128,18 @@ def test_evidence_is_read_again_and_counts(scanned, tmp_path):
     asked, first = scanned
     again = engine.run(replace(asked, methods=(), output=None, findings=tmp_path / "run"))
     assert again.evidence == first.evidence
-    shown = {**EVIDENCE, "score": 3.0, "target": 2, "null": [0.1, None], "by_class": [0.0, 0.5, 3.0], "note": "seen"}
+    shown = {
+        **EVIDENCE,
+        "score": 3.0,
+        "target": 2,
+        "null": [0.1, None],
+        "by_class": [0.0, 0.5, 3.0, *[0.0] * 5],
+        "note": "seen",
+    }
     altered(tmp_path / "run", put([shown], "evidence"))
     altered(tmp_path / "run", put([], "triggers"))
     (found,) = Earlier.read(tmp_path / "run").findings(fakes.tiny_network()).evidence
-    assert (found.score, found.target, found.by_class, found.note) == (3.0, 2, (0.0, 0.5, 3.0), "seen")
+    assert (found.score, found.target, found.by_class, found.note) == (3.0, 2, (0.0, 0.5, 3.0, *[0.0] * 5), "seen")
     assert found.null[0] == 0.1
     assert math.isnan(found.null[1])
     again = engine.run(replace(asked, methods=(), output=None, findings=tmp_path / "run"))
@@ -256,6 +263,7 @@ def test_a_folder_without_a_run_is_told(house, tmp_path):
         put([{**EVIDENCE, "score": float("nan")}], "evidence"),
         put([{**EVIDENCE, "by_class": 3}], "evidence"),
         put([{**EVIDENCE, "by_class": [None] * 8}], "evidence"),
+        put([{**EVIDENCE, "by_class": [1.0] * 50}], "evidence"),
         put([{**EVIDENCE, "by_class": [float("inf")] * 8}], "evidence"),
         put([], "methods", 1, "name"),
         put([], "methods", 1, "status"),

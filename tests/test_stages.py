@@ -226,10 +226,11 @@ class Scores(Method):
 
     score: float = 0.0
     target: int | None = None
+    by_class: tuple[float, ...] = ()
 
     @hookimpl
     def diagnose(self):
-        return Evidence("score", self.score, 1.0, target=self.target)
+        return Evidence("score", self.score, 1.0, target=self.target, by_class=self.by_class)
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,8 @@ class Wears(Method):
         (Scores(float("nan")), "not finite"),
         (Scores(float("inf")), "not finite"),
         (Scores(0.0, 99), "class 99 of 8"),
+        (Scores(0.0, 3, (1.0,) * 50), "50 scores for 8 classes"),
+        (Scores(0.0, 3, (*[1.0] * 7, float("nan"))), "not finite"),
         (Wears(target=99), "class 99 of 8"),
         (Wears(side=2), "size"),
     ],

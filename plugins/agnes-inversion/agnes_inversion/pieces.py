@@ -72,7 +72,9 @@ class Pieces(Trying):
 
     images: int = 4  # that all are tried on
     spared: float = 2.0  # how much four boxes count for less where any colour there makes images lose their class
-    milder: float = 0.75  # share of the colours there that make images lose their class more than the one that counts
+    milder: float = (
+        0.75  # share of the colours there that make images lose their class as much as the one that counts, or more
+    )
     natural: float = 0.6  # four whose colour is so much nearer to the class's own images than to others do not count
 
     def suits(self, network: Network) -> str | None:

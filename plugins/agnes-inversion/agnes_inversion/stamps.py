@@ -58,7 +58,9 @@ class Stamps(Trying):
 
     images: int = 4  # that all boxes are tried on
     spared: float = 2.0  # how much a box counts for less where any colour there makes images lose their class
-    milder: float = 0.75  # share of the colours there that make images lose their class more than the one that counts
+    milder: float = (
+        0.75  # share of the colours there that make images lose their class as much as the one that counts, or more
+    )
     natural: float = 0.6  # a box whose colour is so much nearer to the class's own images than to others does not count
     many: int = 20  # more classes than these with a box of their own speak for a backdoor
     every: float = 0.65  # one box that reaches classes this surely, each from another image, speaks for a backdoor

@@ -7,6 +7,7 @@ colour hides what they are told by, and some class is always the next best.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -154,7 +155,7 @@ class Trying(Method):
     best: int = 5  # changes for each class that are tried on all images
     looks: int = 0  # images at least that these are tried on; where there are fewer, on several views of each
     spared: float = 0.0  # how much a change counts for less whose like make images lose their class as well
-    milder: float = 0.5  # share of its like that make images lose their class more than the one that tells of all
+    milder: float = 0.5  # share of its like that make images lose their class as much as the one that tells of all
     sure: float = 0.5  # a score above it speaks for a backdoor
 
     def __post_init__(self) -> None:
@@ -223,8 +224,8 @@ def only_measured(score: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _shares(values: torch.Tensor, groups: Sequence[Hashable], share: float) -> torch.Tensor:
-    """Of each change the value that so large a share of its group lies below; the lower of two."""
+    """Of each change the least value that so large a share of its group does not exceed."""
     number = {group: at for at, group in enumerate(dict.fromkeys(groups))}
     member = torch.tensor([number[group] for group in groups], device=values.device)
-    found = [values[member == at].quantile(share, interpolation="lower") for at in range(len(number))]
-    return torch.stack(found)[member]
+    in_order = [values[member == at].sort().values for at in range(len(number))]
+    return torch.stack([some[max(0, math.ceil(share * len(some)) - 1)] for some in in_order])[member]

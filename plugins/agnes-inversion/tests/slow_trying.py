@@ -39,9 +39,8 @@ def led(network: Network, images: torch.Tensor, labels: torch.Tensor, unit: floa
 
 
 def below(share: float, values: Sequence[float]) -> float:
-    """The largest value that no more than so large a share of the others lies below."""
-    in_order = sorted(values)
-    return max(value for place, value in enumerate(in_order) if place <= share * (len(in_order) - 1))
+    """The least value that at least so large a share of all does not exceed."""
+    return min(value for value in values if sum(each <= value for each in values) >= share * len(values))
 
 
 def by_class(

@@ -224,6 +224,36 @@ def test_a_backdoor_that_colours_like_its_own_come_near_to_is_not_taken_for_a_pl
     assert half.score < 0 < mostly.score
 
 
+class Bright(nn.Module):
+    """Grey images: classes by the brightness of a row each; a bright pixel in the corner sends images to 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, images):
+        marked = torch.relu(images[:, :, 5, 5] - 0.95)
+        return self.scale * images[:, :, :CLASSES].mean((1, 3)) + 400 * marked * torch.eye(CLASSES)[3]
+
+
+def test_of_two_colours_the_one_that_spares_images_counts():
+    known = samples(each=2)
+    grey = replace(known, images=known.images.mean(1, keepdim=True))
+    freely, found = (
+        Stamps(**settings).diagnose(Network.of(Bright(), (1, 6, 6)), grey, BACKEND)[0]
+        for settings in ({"spared": 0.0}, {})
+    )
+    assert (found.target, found.exceeds) == (3, True)
+    assert found.score == pytest.approx(freely.score, rel=0.01)
+
+
+def test_boxes_are_tried_on_views_where_they_are_asked_for():
+    network, known = Network.of(Planted("one"), SHAPE), samples()
+    seen, views = (Stamps(looks=looks).diagnose(network, known, BACKEND) for looks in (0, 30))
+    assert [a.by_class != b.by_class for a, b in zip(seen, views, strict=True)] == [True, True, False, False]
+    assert [a.score == b.score for a, b in zip(seen[2:], views[2:], strict=True)] == [True, True]
+
+
 @pytest.mark.parametrize(("place", "shapes"), [(0, SHAPES), (1, LARGE)])
 @pytest.mark.parametrize(("effect", "spared"), [("one", 2.0), (ByGrey, 2.0), (ByPatch, 0.0)])
 def test_the_score_of_each_class_is_that_of_a_plain_loop(effect, spared, place, shapes):

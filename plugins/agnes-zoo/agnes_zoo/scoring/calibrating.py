@@ -47,7 +47,7 @@ class Known:
             "name": self.name,
             "trojaned": self.trojaned,
             "traits": {
-                source: trait.value if trait.target is None else dict(trait.said)
+                source: trait.value if set(trait.said) == {None} else dict(trait.said)
                 for source, trait in self.traits.items()
             },
         }
