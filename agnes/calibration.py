@@ -26,14 +26,14 @@ SCHEMA_VERSION = "5.0"
 class Weighing:
     """How the traits of some sources become a probability."""
 
-    clean: Mapping[str, tuple[float, float]]  # of each source: median and spread over clean networks
+    clean: Mapping[str, tuple[float, float]]  # of each source: mean and standard deviation over clean networks
     intercept: float
     weight: float
     threshold: float  # a probability from it on convicts
     doubt: float  # a probability from it on does not acquit either
 
     def above(self, trait: Trait) -> float:
-        """How many spreads a trait lies above the median of clean networks."""
+        """How many standard deviations a trait lies above the mean of clean networks."""
         return deviations(trait.value, *self.clean[trait.source])
 
     def ordered(self, traits: Sequence[Trait]) -> list[Trait]:
@@ -81,14 +81,13 @@ def deviations(value: float, middle: float, spread: float) -> float:
 def deviating(traits: Sequence[Trait], clean: Mapping[str, tuple[float, float]]) -> dict[int | None, float]:
     """How far what is said of each class lies above what clean networks show, and, of None, what is said of none.
 
-    By the root of the squares. Of one method what it says most surely of a class counts; of no class, everything.
+    By the root of the squares.
     """
-    most: dict[int | None, dict[str, float]] = {None: {}}
+    above: dict[int | None, list[float]] = {None: []}
     for trait in traits:
         for each, value in trait.said.items():
-            said, of = most.setdefault(each, {}), trait.source if each is None else trait.method
-            said[of] = max(said.get(of, 0.0), deviations(value, *clean[trait.source]))
-    return {each: math.hypot(*said.values()) for each, said in most.items()}
+            above.setdefault(each, []).append(max(0.0, deviations(value, *clean[trait.source])))
+    return {each: math.hypot(*some) for each, some in above.items()}
 
 
 def raised(traits: Sequence[Trait], clean: Mapping[str, tuple[float, float]]) -> float:

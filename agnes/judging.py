@@ -148,7 +148,7 @@ def _said(network: Network, trait: Trait, weighing: Weighing, leading: int | Non
         above = weighing.above(replace(trait, value=value))
         where = "" if target is None else f" for {network.class_names[target]}"
         side = "above" if above >= 0 else "below"
-        line = f"{trait.source}{where}: {value:.2f}, {abs(above):.1f} deviations {side} the median of clean networks"
+        line = f"{trait.source}{where}: {value:.2f}, {abs(above):.1f} deviations {side} the mean of clean networks"
         lines.append(line)
     return lines
 

@@ -71,18 +71,18 @@ def test_what_is_said_of_no_class_counts_for_every_one_and_alone():
     assert raised([alone, said("b: x", 4.0, 2, c2=4.0)], CLEAN) == pytest.approx(math.log(6))
 
 
-def test_one_method_counts_once_for_a_class_and_with_everything_it_says_of_none():
+def test_everything_that_one_method_says_counts():
     twice = [said("b: x", 4.0, 2, c2=4.0), said("b: y", 3.0, 2, c2=3.0)]
-    assert raised(twice, CLEAN) == raised(twice[::-1], CLEAN) == raised(twice[:1], CLEAN) == pytest.approx(math.log(5))
     of_none = [said("c: x", 3.0), said("c: y", 4.0)]
-    assert raised(of_none, CLEAN) == pytest.approx(math.log(6))
+    for found in (twice, twice[::-1], of_none):
+        assert raised(found, CLEAN) == pytest.approx(math.log(6))
 
 
 def test_the_probability_is_the_logistic_of_the_weighed_deviations(network):
     found = judged(network, 2.0)
     assert found.probability == pytest.approx(1 / (1 + math.exp(2.0 - 3.0 * math.log(3))))
     assert (found.status, found.target, found.targets, found.calibrated) == ("backdoored", 0, (0,), True)
-    assert found.reasons[0] == "score: index for class 0: 2.00, 2.0 deviations above the median of clean networks"
+    assert found.reasons[0] == "score: index for class 0: 2.00, 2.0 deviations above the mean of clean networks"
 
 
 def test_where_findings_convict_together_alone_the_strongest_with_a_class_is_named(network):
@@ -176,11 +176,11 @@ def test_in_doubt_a_trigger_decides_that_leads_to_the_class_methods_agree_on(
 def test_the_reasons_say_what_each_method_says_of_the_class_that_is_named(monkeypatch, network):
     said = [Pointing("m0", {1: 3.4, 2: 3.0}), Pointing("m1", {3: 3.3, 2: 3.0}), Pointing("m2", {4: 1.0, 2: -1.0})]
     assert verdict_on(monkeypatch, network, said).reasons == (
-        "m0: x for class 1: 3.40, 3.4 deviations above the median of clean networks",
-        "m0: x for class 2: 3.00, 3.0 deviations above the median of clean networks",
-        "m1: x for class 3: 3.30, 3.3 deviations above the median of clean networks",
-        "m1: x for class 2: 3.00, 3.0 deviations above the median of clean networks",
-        "m2: x for class 4: 1.00, 1.0 deviations above the median of clean networks",
+        "m0: x for class 1: 3.40, 3.4 deviations above the mean of clean networks",
+        "m0: x for class 2: 3.00, 3.0 deviations above the mean of clean networks",
+        "m1: x for class 3: 3.30, 3.3 deviations above the mean of clean networks",
+        "m1: x for class 2: 3.00, 3.0 deviations above the mean of clean networks",
+        "m2: x for class 4: 1.00, 1.0 deviations above the mean of clean networks",
     )
 
 

@@ -93,13 +93,34 @@ def test_findings_that_say_nothing_are_not_believed_on_models_left_out():
     assert all(0.2 < probability < 0.8 for probability in found.left_out)
 
 
-def test_at_most_one_clean_model_in_twenty_is_convicted_when_left_out():
+def test_no_clean_model_is_convicted_when_left_out():
     for strength in (0, 1, 5):
         known = models(strength)
         found = fit(known, ("a",))
         clean = [p for p, model in zip(found.left_out, known, strict=True) if not model.trojaned]
-        assert max(clean) < found.threshold
-        assert found.threshold >= 0.5
+        assert found.threshold == max(0.5, max(clean) + 1e-4)
+
+
+@pytest.mark.parametrize("kin", ["arch", "data"])
+def test_nor_when_all_that_are_like_it_are_left_out(kin):
+    known = [replace(model, **{kin: "odd" if number % 4 == 0 else "other"}) for number, model in enumerate(models(5))]
+    lifted = [replace(m, traits=up(m.traits, 3.0)) if getattr(m, kin) == "odd" else m for m in known]
+    found, alone = fit(lifted, ("a",)), fit([replace(m, **{kin: ""}) for m in lifted], ("a",))
+    assert found.left_out == alone.left_out
+    probabilities = []
+    for each in ("odd", "other"):
+        rest = fit([m for m in lifted if getattr(m, kin) != each], ("a",))
+        (middle, spread) = rest.clean["a"]
+        for model in lifted:
+            if getattr(model, kin) == each and not model.trojaned:
+                above = max(0.0, (model.traits["a"].value - middle) / spread)
+                probabilities.append(1 / (1 + math.exp(-rest.intercept - rest.weight * math.log1p(above))))
+    assert found.threshold == pytest.approx(max(probabilities) + 1e-4)
+    assert found.threshold > alone.threshold
+
+
+def up(traits, by):
+    return {source: replace(trait, value=trait.value + by) for source, trait in traits.items()}
 
 
 def test_the_fit_is_where_the_penalised_likelihood_is_highest():
@@ -147,7 +168,7 @@ def pointing(together, count=60):
 
 def test_that_methods_agree_on_a_class_is_learnt_from():
     agreeing, differing = (fit(pointing(together), ("a", "b: x")) for together in (True, False))
-    assert agreeing.weight > differing.weight == 0
+    assert agreeing.weight > 0.01 > differing.weight
 
 
 def test_what_the_file_says_of_a_model_is_read_as_it_was():
@@ -165,16 +186,15 @@ def test_middle_and_spread_are_those_of_the_clean_models():
     known = models(4)
     middle, spread = fit(known, ("a",)).clean["a"]
     clean = np.array([model.traits["a"].value for model in known if not model.trojaned])
-    assert middle == pytest.approx(np.median(clean))
-    assert spread == pytest.approx(1.4826 * np.median(np.abs(clean - np.median(clean))))
+    assert middle == pytest.approx(clean.mean())
+    assert spread == pytest.approx(clean.std())
 
 
-def test_one_odd_clean_model_hardly_moves_what_others_are_held_against():
+def test_an_odd_clean_model_makes_what_it_shows_speak_for_less():
     known = models(4)
-    odd = [Known("odd", False, {**known[0].traits, "a": Trait("a", None, 1000.0)}), *known[1:]]
+    odd = [Known("odd", False, {**known[0].traits, "a": Trait("a", None, 9.0)}), *known[1:]]
     (middle, spread), (moved, wider) = (fit(some, ("a",)).clean["a"] for some in (known, odd))
-    assert abs(moved - middle) < 0.5 * spread
-    assert wider < 1.5 * spread
+    assert (6.0 - moved) / wider < 0.8 * (6.0 - middle) / spread
 
 
 def test_trojaned_models_that_look_cleaner_than_clean_ones_get_no_weight_for_it():

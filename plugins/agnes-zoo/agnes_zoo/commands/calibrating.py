@@ -127,7 +127,7 @@ def _known(found: Sequence[tuple[Part, Sequence[Scan]]]) -> tuple[list[Known], d
         name = f"{part.name}/{scan.name}"
         report = _read(part, scan, name)
         model = part.manifest.models[scan.name]
-        known.append(Known(name, bool(model["trojaned"]), _traits(report)))
+        known.append(Known(name, bool(model["trojaned"]), _traits(report), model["arch"], model["data"]))
         judged = {run["name"]: run["settings"] for run in report["methods"] if run["stage"] in _JUDGED}
         if settings and judged != settings:
             raise UsageError(f"{name} was scanned with other methods or settings than the models before it")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 
 from agnes.calibration import logistic, raised
 from agnes.errors import UsageError
-from agnes.outliers import TO_DEVIATIONS
 from agnes.traits import Trait
 from agnes_zoo.scoring import metrics
 
@@ -35,17 +35,22 @@ class Known:
     name: str
     trojaned: bool
     traits: Mapping[str, Trait]  # by source
+    arch: str = ""
+    data: str = ""
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Known:
         """As a calibration file lists it."""
-        return cls(said["name"], said["trojaned"], {source: _read(source, of) for source, of in said["traits"].items()})
+        traits = {source: _read(source, of) for source, of in said["traits"].items()}
+        return cls(said["name"], said["trojaned"], traits, said["arch"], said["data"])
 
     def as_json(self) -> dict[str, Any]:
         """As a calibration file lists it: a number for a trait of no class, a number for each class else."""
         return {
             "name": self.name,
             "trojaned": self.trojaned,
+            "arch": self.arch,
+            "data": self.data,
             "traits": {
                 source: trait.value if set(trait.said) == {None} else dict(trait.said)
                 for source, trait in self.traits.items()
@@ -65,7 +70,7 @@ def _read(source: str, said: float | Mapping[str, float]) -> Trait:
 class Fit:
     """What clean models show by some sources, the weight of what lies above, and how that does on models left out."""
 
-    clean: Mapping[str, tuple[float, float]]  # by source: median and spread
+    clean: Mapping[str, tuple[float, float]]  # by source: mean and standard deviation
     intercept: float
     weight: float
     threshold: float
@@ -98,7 +103,7 @@ class Fit:
 def every_fit(models: Sequence[Known]) -> list[Fit]:
     """A fit for each set of sources that all models were scanned with, where it decides.
 
-    A fit is left out that could never acquit, as it doubts a network without any finding above the median, or never
+    A fit is left out that could never acquit, as it doubts a network without any finding above the mean, or never
     convict, as its threshold is no probability: these sets of methods are not calibrated.
     """
     together = _together(_common(models))
@@ -135,23 +140,42 @@ def _together(sources: Iterable[str]) -> list[tuple[str, ...]]:
 def fit(models: Sequence[Known], sources: tuple[str, ...]) -> Fit:
     """From all models by these sources; the threshold from models left out."""
     clean, intercept, weight = _fitted(models, sources)
-    left_out = []
-    for place, model in enumerate(models):
-        without, rest_intercept, rest_weight = _fitted([*models[:place], *models[place + 1 :]], sources)
-        left_out.append(logistic(rest_intercept + rest_weight * _raised(model, without)))
+    left_out = _left_out(models, sources, range(len(models)))
     scores, truth = np.array(left_out), np.array([model.trojaned for model in models], dtype=bool)
-    threshold = _threshold(scores[~truth])
     auc, brier = metrics.auc(scores, truth), metrics.brier(scores, truth)
-    return Fit(clean, intercept, weight, threshold, tuple(left_out), auc, brier)
+    return Fit(clean, intercept, weight, _threshold(models, sources, left_out), tuple(left_out), auc, brier)
 
 
-def _threshold(clean: Matrix) -> float:
-    """The least probability, a half or more, that convicts no clean model: of few, one in twenty cannot be told."""
-    return max(_LEAST_THRESHOLD, float(clean.max()) + 1e-4)
+def _left_out(models: Sequence[Known], sources: Sequence[str], kin: Sequence[Hashable]) -> list[float]:
+    """Each model's probability by a fit without it and its kin; 0 where too few models would be left to fit on."""
+    rest = {each: [model for model, of in zip(models, kin, strict=True) if of != each] for each in dict.fromkeys(kin)}
+    fits = {each: _fitted(some, sources) for each, some in rest.items() if not _too_few(some)}
+    found = []
+    for model, each in zip(models, kin, strict=True):
+        clean, intercept, weight = fits.get(each, ({}, -math.inf, 0.0))
+        found.append(logistic(intercept + weight * _raised(model, clean)))
+    return found
+
+
+def _too_few(models: Sequence[Known]) -> bool:
+    trojaned = sum(model.trojaned for model in models)
+    return not models or trojaned in (0, len(models))
+
+
+def _threshold(models: Sequence[Known], sources: Sequence[str], left_out: Sequence[float]) -> float:
+    """The least probability, a half or more, that convicts no clean model that the fit has not seen the like of.
+
+    Left out alone, with all of its architecture and with all of its data: what is scanned is of another architecture
+    and of other data than the models here.
+    """
+    kin = [[model.arch for model in models], [model.data for model in models]]
+    found = [left_out, *(_left_out(models, sources, each) for each in kin)]
+    clean = [p for some in found for p, model in zip(some, models, strict=True) if not model.trojaned]
+    return max(_LEAST_THRESHOLD, max(clean) + 1e-4)
 
 
 def _fitted(models: Sequence[Known], sources: Sequence[str]) -> tuple[dict[str, tuple[float, float]], float, float]:
-    """Medians and spreads, the intercept and the weight; half of the models' weight is on clean ones."""
+    """Means and standard deviations, the intercept and the weight; half of the models' weight is on clean ones."""
     clean = {source: _scale([m.traits[source].value for m in models if not m.trojaned]) for source in sources}
     x = np.array([_raised(model, clean) for model in models])
     y = np.array([model.trojaned for model in models], dtype=float)
@@ -159,9 +183,8 @@ def _fitted(models: Sequence[Known], sources: Sequence[str]) -> tuple[dict[str, 
 
 
 def _scale(values: Sequence[float]) -> tuple[float, float]:
-    """Median and median deviation of what clean models show; a few odd ones move neither by much."""
-    middle = statistics.median(values)
-    return middle, max(TO_DEVIATIONS * statistics.median(abs(value - middle) for value in values), _LEAST_SPREAD)
+    """Mean and standard deviation of what clean models show."""
+    return statistics.fmean(values), max(statistics.pstdev(values), _LEAST_SPREAD)
 
 
 def _raised(model: Known, clean: Mapping[str, tuple[float, float]]) -> float:
